@@ -1,0 +1,184 @@
+/**
+ * The documents of the REST API, under /api/v1. Server, CLI and plugin share these and nothing else.
+ * Sizes are in bytes, times are ISO 8601 strings in UTC. Unknown keys are refused.
+ */
+import { z } from 'zod';
+import { defaultVolumeSizeBytes, maxChunkSizeBytes, maxVolumeSizeBytes, minChunkSizeBytes } from '../base/limits.ts';
+
+/** Letters, digits, '_', '.', '-', starting with a letter or digit: what Docker allows for its own volumes. */
+export const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+export const nameSchema = z
+  .string()
+  .regex(namePattern, 'a name is 1 to 128 letters, digits, "_", "." or "-", and starts with a letter or digit');
+
+export const durabilitySchema = z.enum(['flush', 'sync']);
+export type Durability = z.infer<typeof durabilitySchema>;
+
+export const containerCreateSchema = z.strictObject({
+  name: nameSchema,
+  chunkSizeBytes: z
+    .int()
+    .min(minChunkSizeBytes)
+    .max(maxChunkSizeBytes)
+    .refine((size) => (size & (size - 1)) === 0, 'a chunk size is a power of two')
+    .optional(),
+  /** Only 1 on a fabric of one node. */
+  replicationFactor: z.literal(1).optional(),
+  /** For volumes that name none. */
+  durability: durabilitySchema.optional(),
+  /** Largest sum of volume sizes; null: none. */
+  quotaBytes: z.int().positive().nullable().optional(),
+  /** How long a removed volume can be restored. */
+  trashRetentionSeconds: z.int().min(0).max(31_536_000).optional(),
+});
+export type ContainerCreate = z.infer<typeof containerCreateSchema>;
+
+export interface Container {
+  name: string;
+  chunkSizeBytes: number;
+  replicationFactor: number;
+  durability: Durability;
+  quotaBytes: number | null;
+  trashRetentionSeconds: number;
+  createdAt: string;
+  volumeCount: number;
+  /** Sum of the sizes of its volumes, trash included. */
+  provisionedBytes: number;
+  usedBytes: number;
+}
+
+/** What a new fabric starts with. */
+export const defaultContainerName = 'default';
+export const defaultTrashRetentionSeconds = 86_400;
+
+export const volumeCreateSchema = z.strictObject({
+  name: nameSchema,
+  sizeBytes: z.int().min(1_048_576).max(maxVolumeSizeBytes).default(defaultVolumeSizeBytes),
+  container: nameSchema.optional(),
+  durability: durabilitySchema.optional(),
+  /** 'auto': the fabric makes a CHAP user and secret. 'none': any initiator may log in. */
+  chap: z.enum(['auto', 'none']).default('auto'),
+  /** Free for the client: the plugin keeps its volume options here. */
+  labels: z.record(z.string().max(128), z.string().max(1024)).optional(),
+});
+export type VolumeCreate = z.input<typeof volumeCreateSchema>;
+
+export const volumeUpdateSchema = z.strictObject({
+  /** Only larger than now. */
+  sizeBytes: z.int().positive().max(maxVolumeSizeBytes).optional(),
+  /** The record of the filesystem on it, see FilesystemRecord. */
+  filesystem: z
+    .strictObject({
+      type: z.enum(['ext4', 'xfs']),
+      uuid: z.uuid(),
+      state: z.enum(['making', 'ready']),
+    })
+    .optional(),
+});
+export type VolumeUpdate = z.infer<typeof volumeUpdateSchema>;
+
+/**
+ * What was made of the volume. 'making' is written before mkfs starts and proves that nothing else was ever on it;
+ * 'ready' after it ended. making -> ready (same uuid), and making -> making, are the only changes allowed.
+ */
+export interface FilesystemRecord {
+  type: 'ext4' | 'xfs';
+  uuid: string;
+  state: 'making' | 'ready';
+}
+
+/** The one host a volume may be used on. Lapses at `expiresAt` unless renewed; then another holder may take it. */
+export interface VolumeClaim {
+  holder: string;
+  initiator: string;
+  epoch: number;
+  expiresAt: string;
+}
+
+/** An initiator logged in to the volume now. */
+export interface VolumeSession {
+  initiator: string;
+  address: string;
+  since: string;
+}
+
+export interface Volume {
+  id: string;
+  name: string;
+  container: string;
+  sizeBytes: number;
+  /** Bytes of data it holds (whole allocation units). */
+  usedBytes: number;
+  /** Bytes it takes on the stores. */
+  allocatedBytes: number;
+  durability: Durability;
+  chunkSizeBytes: number;
+  state: 'online' | 'trash';
+  createdAt: string;
+  /** Name of the token that created it. */
+  createdBy: string;
+  labels: Record<string, string>;
+  filesystem: FilesystemRecord | null;
+  iqn: string;
+  lun: number;
+  portals: string[];
+  authentication: 'chap' | 'none';
+  claim: VolumeClaim | null;
+  sessions: VolumeSession[];
+  /** The node that serves it. */
+  node: string;
+  /** Only in the trash. */
+  removedAt: string | null;
+  purgeAt: string | null;
+}
+
+/** GET /volumes/NAME/attachment: what an initiator needs to log in. For administrators and the volume's creator. */
+export interface Attachment {
+  portals: string[];
+  iqn: string;
+  lun: number;
+  chap: { user: string; secret: string } | null;
+}
+
+/** PUT /volumes/NAME/claim: takes or renews the claim. 409 IN_USE names the holder. */
+export const claimSchema = z.strictObject({
+  /** The host's name, or whatever tells its people where to look. */
+  holder: z.string().min(1).max(255),
+  /** The iSCSI name that will log in; while claimed, no other may. */
+  initiator: z.string().regex(/^(iqn|eui|naa)\.[a-z0-9.:-]{1,219}$/, 'an initiator name is an iqn., eui. or naa. name'),
+  /** How long it holds without being renewed. */
+  ttlSeconds: z.int().min(10).max(3600).default(60),
+});
+export type ClaimRequest = z.input<typeof claimSchema>;
+
+export const roleSchema = z.enum(['admin', 'plugin', 'viewer']);
+/** admin: everything. plugin: creates volumes and manages those it created. viewer: reads all but secrets. */
+export type Role = z.infer<typeof roleSchema>;
+
+export const tokenCreateSchema = z.strictObject({ name: nameSchema, role: roleSchema });
+export type TokenCreate = z.infer<typeof tokenCreateSchema>;
+export interface TokenInfo {
+  name: string;
+  role: Role;
+  createdAt: string;
+}
+/** The answer to POST /tokens, the only time the token itself is shown. */
+export interface TokenCreated extends TokenInfo {
+  token: string;
+}
+
+export interface Status {
+  version: string;
+  node: { id: string; name: string };
+  state: 'ready' | 'draining';
+  startedAt: string;
+  portals: string[];
+  capacity: { totalBytes: number; freeBytes: number; usedBytes: number };
+  journal: { usedBytes: number; capacityBytes: number };
+  volumes: { online: number; trash: number; sessions: number };
+}
+
+/** The body of every answer that is not 2xx. `code` is one of base/errors.ts. */
+export interface ErrorBody {
+  error: { code: string; message: string; details: Record<string, unknown> };
+}

@@ -1,0 +1,62 @@
+/**
+ * Where the extent map is kept: durable pages and chunk locations, changed in atomic transactions.
+ *
+ * A commit survives power loss once it has resolved; one that was cut off is there whole or not at all. The system's
+ * engine is SQLite in a worker thread (`sqlite-map-store.ts`); a simulated fabric brings its own.
+ */
+export interface MapStore {
+  /** What is needed at start: segments with their live bytes, chunks per volume, the highest chunk id ever given. */
+  summary(): Promise<MapSummary>;
+  /** One extent's page with the locations of its chunks, or null when nothing of it is stored. */
+  loadPage(volumeKey: number, extentIndex: number): Promise<StoredPage | null>;
+  /** Indexes of the extents of a volume that have a page, in order. */
+  listExtents(volumeKey: number): Promise<number[]>;
+  /** The chunks a segment still holds, in order of their offset. */
+  listSegment(segmentNumber: number): Promise<LocatedChunk[]>;
+  commit(change: MapChange): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface MapSummary {
+  nextChunkId: number;
+  segments: { segmentNumber: number; liveBytes: number }[];
+  volumes: { volumeKey: number; chunkCount: number }[];
+}
+
+/** Where a chunk lies. Sizes and offsets in bytes. */
+export interface ChunkLocation {
+  segmentNumber: number;
+  /** Of the chunk's header in the segment. */
+  offsetBytes: number;
+  /** Of the payload as stored (after compression). */
+  storedBytes: number;
+  /** Of the payload before compression. */
+  rawBytes: number;
+  codec: number;
+  tier: number;
+  /** crc32c of the payload as stored. */
+  checksum: number;
+}
+
+export interface LocatedChunk extends ChunkLocation {
+  chunkId: number;
+}
+
+export interface StoredPage {
+  /** One entry for each chunk of the extent; 0 where nothing is stored. */
+  chunkIds: number[];
+  /** The locations of the ids that are not 0. */
+  chunks: LocatedChunk[];
+}
+
+/** One transaction. References to a chunk are counted by the store: a chunk nobody refers to is removed. */
+export interface MapChange {
+  /** Pages as they are from now on; all zeros removes the page. */
+  pages: { volumeKey: number; extentIndex: number; chunkIds: number[] }[];
+  /** Chunks that `pages` refers to for the first time. */
+  addedChunks: LocatedChunk[];
+  /** Chunks that were copied elsewhere; skipped when the chunk is gone meanwhile. */
+  movedChunks: LocatedChunk[];
+  /** Volumes whose pages all go. */
+  deletedVolumes: number[];
+}
