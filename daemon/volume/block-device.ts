@@ -19,7 +19,10 @@ export interface BlockDevice {
   /** Every write, unmap that called back before is durable when this calls back. */
   flush(done: BlockDone): void;
   /** Whether the range from `offsetBytes` is mapped, and for how many bytes that stays so (at least one sector). */
-  allocation(offsetBytes: number, done: (error: Error | null, mapped: boolean, lengthBytes: number) => void): void;
+  allocation(
+    offsetBytes: number,
+    done: (error: Error | null, mapped: boolean, lengthBytes: number) => void,
+  ): void;
 }
 
 /** The error is a WeftError (NO_SPACE, CORRUPT, IO_ERROR, FENCED, SHUTTING_DOWN, UNAVAILABLE). */

@@ -1,0 +1,98 @@
+/** A node's data directory: locked by one daemon at a time, labelled with its format version and the node's id. */
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { asWeftError, WeftError } from '../base/errors.ts';
+import { decodeStoreLabel, encodeStoreLabel, type StoreLabel } from '../format/store-label.ts';
+
+export interface DataDirectory {
+  path: string;
+  label: StoreLabel;
+  /** Lets another daemon in. */
+  unlock(): void;
+}
+
+/**
+ * Opens the directory, making and labelling it when it is new, and counts one more start.
+ * Errors: LOCKED (another daemon runs on it), CORRUPT, FORMAT_TOO_NEW, IO_ERROR.
+ */
+export async function openDataDirectory(path: string, nowMs: number): Promise<DataDirectory> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw asWeftError(error);
+  }
+  const unlock = lock(path);
+  try {
+    const known = await readLabel(path);
+    const label = known ?? { nodeId: randomUUID(), starts: 0, createdAt: new Date(nowMs).toISOString() };
+    label.starts += 1;
+    await writeDurably(path, 'label.json', encodeStoreLabel(label));
+    return { path, label, unlock };
+  } catch (error) {
+    unlock();
+    throw asWeftError(error);
+  }
+}
+
+/**
+ * Node has no flock, and a pid file outlives a crash. SQLite's exclusive lock is a POSIX lock: the kernel drops it
+ * with the process, and it holds across network namespaces and Docker containers that share the file system.
+ */
+function lock(path: string): () => void {
+  const database = new Database(join(path, 'lock'), { timeout: 0 });
+  try {
+    database.pragma('locking_mode = EXCLUSIVE');
+    database.exec('BEGIN EXCLUSIVE');
+  } catch (error) {
+    database.close();
+    if ((error as { code?: string }).code?.startsWith('SQLITE_BUSY')) {
+      throw new WeftError(
+        'LOCKED',
+        `another weftd runs on ${path}: stop it, or give this one another --data`,
+      );
+    }
+    throw asWeftError(error);
+  }
+  return () => database.close();
+}
+
+async function readLabel(path: string): Promise<StoreLabel | null> {
+  const file = join(path, 'label.json');
+  try {
+    return decodeStoreLabel(await readFile(file), file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  // A directory with data in it and no label is damaged or foreign: starting afresh in it could hide that data.
+  const strangers = (await readdir(path)).filter(
+    (name) => !/^(lock|lock-journal|lock-wal|lock-shm|label\.json\.new)$/.test(name),
+  );
+  if (strangers.length > 0) {
+    throw new WeftError(
+      'CORRUPT',
+      `${path} has no label.json and is not empty (${strangers.slice(0, 3).join(', ')}): restore the label, or give an empty directory`,
+    );
+  }
+  return null;
+}
+
+/** Replaces a small file so that after power loss the old or the new content is there, whole. */
+async function writeDurably(directory: string, name: string, bytes: Buffer): Promise<void> {
+  const fresh = join(directory, `${name}.new`);
+  const file = await open(fresh, 'w', 0o600);
+  try {
+    await file.writeFile(bytes);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(fresh, join(directory, name));
+  const parent = await open(directory, 'r');
+  try {
+    await parent.sync();
+  } finally {
+    await parent.close();
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * One copy of volumes' data, as the volume sees it. On a fabric of one node there is one, the local one; a remote one
+ * speaks the same interface over RPC. Offsets and lengths are multiples of the block (4 KiB).
+ */
+/** The error is a WeftError. */
+export type Done = (error: Error | null) => void;
+
+export interface VolumeIdentity {
+  volumeKey: number;
+  chunkSizeBytes: number;
+}
+
+/**
+ * Who orders an operation and in which order: the owner's epoch, and a sequence that rises by one with every write
+ * of a volume within the epoch. A replica refuses an epoch older than the newest it has seen (FENCED).
+ */
+export interface WriteOrder {
+  epoch: number;
+  sequence: number;
+}
+
+export interface Replica {
+  /** `durable`: calls back only once the data survives power loss. Otherwise once it survives the process. */
+  write(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    data: Buffer,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void;
+  /** The range reads as zeros and takes no space any more. */
+  zero(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    lengthBytes: number,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void;
+  /** Never garbage: CORRUPT when a checksum fails. Unwritten space reads as zeros. */
+  read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void;
+  /** Whatever called back before is durable when this calls back. */
+  flush(done: Done): void;
+  /** Whether the blocks from `offsetBytes` hold data, and for how many bytes (at most `limitBytes`) that stays so. */
+  allocation(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    limitBytes: number,
+    done: (error: Error | null, mapped: boolean, lengthBytes: number) => void,
+  ): void;
+}

@@ -1,0 +1,263 @@
+/**
+ * An open volume: sectors in, whole blocks out, every operation numbered and sent to the replica.
+ *
+ * Ordering. Replicas keep writes in the order they are called in, so aligned writes go straight through. A write that
+ * covers part of a block must read the rest of it first, and nothing may change the block in between: it waits until
+ * the writes before it are done, and the writes after it wait until it is. Initiators that respect the reported
+ * physical block (4 KiB) never take this path.
+ */
+import { assert } from '../base/assert.ts';
+import { WeftError } from '../base/errors.ts';
+import { blockSizeBytes, sectorSizeBytes } from '../base/limits.ts';
+import type { Replica, VolumeIdentity } from '../replica/replica.ts';
+import type { BlockDevice, BlockDone } from './block-device.ts';
+
+export interface VolumeOptions {
+  identity: VolumeIdentity;
+  sizeBytes: number;
+  durability: 'flush' | 'sync';
+  /** The owner's epoch: every order of this volume carries it. */
+  epoch: number;
+  replica: Replica;
+}
+
+export class Volume implements BlockDevice {
+  readonly durability: 'flush' | 'sync';
+  readonly allocationUnitBytes: number;
+  #sizeBytes: number;
+  readonly #identity: VolumeIdentity;
+  readonly #epoch: number;
+  readonly #replica: Replica;
+  #sequence = 0;
+  /** Changes handed to the replica and not answered yet. */
+  #changesInFlight = 0;
+  /** Changes that wait behind a read-modify-write, in the order they came. */
+  readonly #waiting: (() => void)[] = [];
+  /** A read-modify-write waits for the changes in flight, or runs. */
+  #exclusive = false;
+  #startExclusive: (() => void) | null = null;
+  #closed = false;
+  #whenIdle: (() => void) | null = null;
+
+  constructor(options: VolumeOptions) {
+    this.#identity = options.identity;
+    this.#sizeBytes = options.sizeBytes;
+    this.durability = options.durability;
+    this.allocationUnitBytes = options.identity.chunkSizeBytes;
+    this.#epoch = options.epoch;
+    this.#replica = options.replica;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  grow(sizeBytes: number): void {
+    assert(sizeBytes >= this.#sizeBytes, 'a volume never shrinks');
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** Refuses new operations with SHUTTING_DOWN and resolves when those in flight are done. */
+  close(): Promise<void> {
+    this.#closed = true;
+    return new Promise((resolve) => {
+      this.#whenIdle = resolve;
+      this.#settle();
+    });
+  }
+
+  read(offsetBytes: number, target: Buffer, done: BlockDone): void {
+    this.#check(offsetBytes, target.length);
+    if (this.#closed) return refuse(done);
+    if (isAligned(offsetBytes, target.length)) {
+      this.#replica.read(this.#identity, offsetBytes, target, done);
+      return;
+    }
+    const start = alignDown(offsetBytes);
+    const blocks = Buffer.allocUnsafe(alignUp(offsetBytes + target.length) - start);
+    this.#replica.read(this.#identity, start, blocks, (error) => {
+      if (error === null) blocks.copy(target, 0, offsetBytes - start, offsetBytes - start + target.length);
+      done(error);
+    });
+  }
+
+  write(offsetBytes: number, data: Buffer, fua: boolean, done: BlockDone): void {
+    this.#check(offsetBytes, data.length);
+    if (this.#closed) return refuse(done);
+    const durable = fua || this.durability === 'sync';
+    if (isAligned(offsetBytes, data.length)) {
+      this.#change(() => this.#write(offsetBytes, data, durable, done));
+    } else {
+      this.#changeAlone((end) => this.#writePartial(offsetBytes, data, durable, end), done);
+    }
+  }
+
+  unmap(offsetBytes: number, lengthBytes: number, fua: boolean, done: BlockDone): void {
+    this.#check(offsetBytes, lengthBytes);
+    if (this.#closed) return refuse(done);
+    const durable = fua || this.durability === 'sync';
+    if (isAligned(offsetBytes, lengthBytes)) {
+      this.#change(() => this.#zero(offsetBytes, lengthBytes, durable, done));
+    } else {
+      this.#changeAlone((end) => this.#zeroPartial(offsetBytes, lengthBytes, durable, end), done);
+    }
+  }
+
+  flush(done: BlockDone): void {
+    if (this.#closed) return refuse(done);
+    this.#replica.flush(done);
+  }
+
+  allocation(
+    offsetBytes: number,
+    done: (error: Error | null, mapped: boolean, lengthBytes: number) => void,
+  ): void {
+    this.#check(offsetBytes, sectorSizeBytes);
+    if (this.#closed) {
+      refuse((error) => done(error, false, 0));
+      return;
+    }
+    const start = alignDown(offsetBytes);
+    const limitBytes = this.#sizeBytes - start;
+    this.#replica.allocation(this.#identity, start, limitBytes, (error, mapped, lengthBytes) => {
+      done(error, mapped, error === null ? lengthBytes - (offsetBytes - start) : 0);
+    });
+  }
+
+  #check(offsetBytes: number, lengthBytes: number): void {
+    assert(offsetBytes % sectorSizeBytes === 0 && lengthBytes % sectorSizeBytes === 0, 'whole sectors');
+    assert(lengthBytes > 0 && offsetBytes >= 0, 'a range is not empty');
+    assert(offsetBytes + lengthBytes <= this.#sizeBytes, 'inside the volume');
+  }
+
+  /** Runs a change now, or after the read-modify-write before it. */
+  #change(run: () => void): void {
+    if (this.#exclusive) this.#waiting.push(run);
+    else run();
+  }
+
+  /** Runs a change while no other is in flight. */
+  #changeAlone(run: (end: BlockDone) => void, done: BlockDone): void {
+    if (this.#exclusive) {
+      this.#waiting.push(() => this.#changeAlone(run, done));
+      return;
+    }
+    this.#exclusive = true;
+    this.#startExclusive = () =>
+      run((error) => {
+        this.#exclusive = false;
+        done(error);
+        while (!this.#exclusive) {
+          const next = this.#waiting.shift();
+          if (next === undefined) break;
+          next();
+        }
+        this.#settle();
+      });
+    this.#settle();
+  }
+
+  #settle(): void {
+    if (this.#changesInFlight > 0) return;
+    const start = this.#startExclusive;
+    if (start !== null) {
+      this.#startExclusive = null;
+      start();
+    } else if (this.#closed && !this.#exclusive && this.#waiting.length === 0) {
+      this.#whenIdle?.();
+    }
+  }
+
+  #write(offsetBytes: number, data: Buffer, durable: boolean, done: BlockDone): void {
+    this.#changesInFlight++;
+    this.#replica.write(this.#identity, offsetBytes, data, this.#nextOrder(), durable, (error) => {
+      this.#changesInFlight--;
+      done(error);
+      this.#settle();
+    });
+  }
+
+  #zero(offsetBytes: number, lengthBytes: number, durable: boolean, done: BlockDone): void {
+    this.#changesInFlight++;
+    this.#replica.zero(this.#identity, offsetBytes, lengthBytes, this.#nextOrder(), durable, (error) => {
+      this.#changesInFlight--;
+      done(error);
+      this.#settle();
+    });
+  }
+
+  #nextOrder(): { epoch: number; sequence: number } {
+    return { epoch: this.#epoch, sequence: ++this.#sequence };
+  }
+
+  /** Reads the blocks at both ends, lays the data over them, writes whole blocks. */
+  #writePartial(offsetBytes: number, data: Buffer, durable: boolean, end: BlockDone): void {
+    const start = alignDown(offsetBytes);
+    const blocks = Buffer.alloc(alignUp(offsetBytes + data.length) - start);
+    this.#readEnds(start, offsetBytes, offsetBytes + data.length, blocks, (error) => {
+      if (error !== null) return end(error);
+      data.copy(blocks, offsetBytes - start);
+      this.#replica.write(this.#identity, start, blocks, this.#nextOrder(), durable, end);
+    });
+  }
+
+  /** Zeros the whole blocks inside without storing them, and writes zeros into the blocks at both ends. */
+  #zeroPartial(offsetBytes: number, lengthBytes: number, durable: boolean, end: BlockDone): void {
+    const endBytes = offsetBytes + lengthBytes;
+    const inside = alignUp(offsetBytes);
+    const insideEnd = alignDown(endBytes);
+    if (insideEnd <= inside) {
+      this.#writePartial(offsetBytes, Buffer.alloc(lengthBytes), durable, end);
+      return;
+    }
+    const steps: ((next: BlockDone) => void)[] = [];
+    if (offsetBytes < inside) {
+      steps.push((next) =>
+        this.#writePartial(offsetBytes, Buffer.alloc(inside - offsetBytes), durable, next),
+      );
+    }
+    steps.push((next) =>
+      this.#replica.zero(this.#identity, inside, insideEnd - inside, this.#nextOrder(), durable, next),
+    );
+    if (insideEnd < endBytes) {
+      steps.push((next) => this.#writePartial(insideEnd, Buffer.alloc(endBytes - insideEnd), durable, next));
+    }
+    const step = (error: Error | null): void => {
+      const next = steps.shift();
+      if (error !== null || next === undefined) end(error);
+      else next(step);
+    };
+    step(null);
+  }
+
+  /** Fills the first and the last block of `blocks` (which begins at `start`) where the range leaves bytes of them. */
+  #readEnds(start: number, from: number, to: number, blocks: Buffer, done: BlockDone): void {
+    const lastStart = blocks.length - blockSizeBytes;
+    const needFirst = from > start || blocks.length === blockSizeBytes;
+    const needLast = lastStart > 0 && to % blockSizeBytes !== 0;
+    const readLast: BlockDone = (error) => {
+      if (error !== null || !needLast) return done(error);
+      this.#replica.read(this.#identity, start + lastStart, blocks.subarray(lastStart), done);
+    };
+    if (!needFirst) return readLast(null);
+    this.#replica.read(this.#identity, start, blocks.subarray(0, blockSizeBytes), readLast);
+  }
+}
+
+function refuse(done: BlockDone): void {
+  queueMicrotask(() =>
+    done(new WeftError('SHUTTING_DOWN', 'the volume is being closed: log in again when weftd is back')),
+  );
+}
+
+function isAligned(offsetBytes: number, lengthBytes: number): boolean {
+  return offsetBytes % blockSizeBytes === 0 && lengthBytes % blockSizeBytes === 0;
+}
+
+function alignDown(bytes: number): number {
+  return bytes - (bytes % blockSizeBytes);
+}
+
+function alignUp(bytes: number): number {
+  return alignDown(bytes + blockSizeBytes - 1);
+}
