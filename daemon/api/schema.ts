@@ -3,13 +3,21 @@
  * Sizes are in bytes, times are ISO 8601 strings in UTC. Unknown keys are refused.
  */
 import { z } from 'zod';
-import { defaultVolumeSizeBytes, maxChunkSizeBytes, maxVolumeSizeBytes, minChunkSizeBytes } from '../base/limits.ts';
+import {
+  defaultVolumeSizeBytes,
+  maxChunkSizeBytes,
+  maxVolumeSizeBytes,
+  minChunkSizeBytes,
+} from '../base/limits.ts';
 
 /** Letters, digits, '_', '.', '-', starting with a letter or digit: what Docker allows for its own volumes. */
 export const namePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 export const nameSchema = z
   .string()
-  .regex(namePattern, 'a name is 1 to 128 letters, digits, "_", "." or "-", and starts with a letter or digit');
+  .regex(
+    namePattern,
+    'a name is 1 to 128 letters, digits, "_", "." or "-", and starts with a letter or digit',
+  );
 
 export const durabilitySchema = z.enum(['flush', 'sync']);
 export type Durability = z.infer<typeof durabilitySchema>;
@@ -95,6 +103,12 @@ export interface VolumeClaim {
   expiresAt: string;
 }
 
+/** POST /trash/ID/restore and POST /volumes/NAME/restore. */
+export const restoreSchema = z.strictObject({
+  /** Another name to come back under. */
+  as: nameSchema.optional(),
+});
+
 /** An initiator logged in to the volume now. */
 export interface VolumeSession {
   initiator: string;
@@ -145,7 +159,9 @@ export const claimSchema = z.strictObject({
   /** The host's name, or whatever tells its people where to look. */
   holder: z.string().min(1).max(255),
   /** The iSCSI name that will log in; while claimed, no other may. */
-  initiator: z.string().regex(/^(iqn|eui|naa)\.[a-z0-9.:-]{1,219}$/, 'an initiator name is an iqn., eui. or naa. name'),
+  initiator: z
+    .string()
+    .regex(/^(iqn|eui|naa)\.[a-z0-9.:-]{1,219}$/, 'an initiator name is an iqn., eui. or naa. name'),
   /** How long it holds without being renewed. */
   ttlSeconds: z.int().min(10).max(3600).default(60),
 });
