@@ -22,9 +22,13 @@ export function parseSize(text: string, what = 'size'): number {
   const sizeBytes = parts === null || unit === undefined ? Number.NaN : Number(parts[1]) * unit;
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0) {
     const found = text.length > 40 ? `${text.slice(0, 40)}...` : text;
-    throw new WeftError('INVALID_ARGUMENT', `${what}: ${JSON.stringify(found)} is not a size; ${sizeSyntax}`, {
-      details: { key: what, found },
-    });
+    throw new WeftError(
+      'INVALID_ARGUMENT',
+      `${what}: ${JSON.stringify(found)} is not a size; ${sizeSyntax}`,
+      {
+        details: { key: what, found },
+      },
+    );
   }
   return sizeBytes;
 }
