@@ -1,0 +1,19 @@
+/** SYNCHRONIZE CACHE and PRE-FETCH, 10 and 16 (SBC-3 5.37, 5.38, 5.10, 5.11). */
+import type { Task } from '../task.ts';
+import { blockCount, firstBlock, inRange } from './block-range.ts';
+
+/**
+ * The whole device is flushed, whatever the range: durability is counted per device. IMMED allows to answer before
+ * the flush; answering after it costs the initiator time and no data.
+ */
+export function synchronizeCache(task: Task): void {
+  const { cdb, unit } = task;
+  if (!inRange(task, firstBlock(cdb), blockCount(cdb))) return;
+  unit.device.flush((error) => (error === null ? task.good() : task.failed(error, 'write')));
+}
+
+/** GOOD, rather than CONDITION MET, says that not all of it may be in the cache (SBC-3 5.10). */
+export function preFetch(task: Task): void {
+  const { cdb } = task;
+  if (inRange(task, firstBlock(cdb), blockCount(cdb))) task.good();
+}

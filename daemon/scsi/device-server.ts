@@ -1,0 +1,126 @@
+/**
+ * The device server of one target: finds the logical unit and the command, checks what every command is checked for,
+ * and hands over to the command's handler.
+ *
+ * The order of the checks (SAM-5 5.3.3, SPC-4 5.12.1):
+ *   logical unit -> operation code -> unit attention -> reservation -> bits of the CDB -> write protection -> handler
+ */
+import { assert } from '../base/assert.ts';
+import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
+import { commands, findCommand, Opcode } from './command-table.ts';
+import type { LogicalUnit } from './logical-unit.ts';
+import { decodeLun, maxLun, reportLunsWellKnown } from './logical-unit-number.ts';
+import { reportLunsData } from './primary/report-luns.ts';
+import { absentUnitInquiry, wellKnownUnitInquiry } from './primary/standard-inquiry.ts';
+import { encodeSense, type SenseCode, sense } from './sense.ts';
+import { type TargetFacts, Task } from './task.ts';
+
+export interface DeviceServerOptions {
+  /** Logical units by their number. The map may change while commands arrive. */
+  units: Map<number, LogicalUnit>;
+}
+
+export class DeviceServer {
+  readonly #units: Map<number, LogicalUnit>;
+  readonly #facts: TargetFacts;
+
+  constructor(options: DeviceServerOptions) {
+    for (const number of options.units.keys()) assert(number >= 0 && number <= maxLun, 'a LUN has 14 bits');
+    this.#units = options.units;
+    this.#facts = { commands, lunNumbers: () => [...this.#units.keys()].sort((a, b) => a - b) };
+  }
+
+  /** Carries a command out. `done` is called exactly once, possibly before this returns. */
+  execute(command: ScsiCommand, done: (reply: ScsiReply) => void): void {
+    assert(command.cdb.length === 16, 'a CDB comes as 16 bytes');
+    const number = decodeLun(command.lun);
+    const unit = typeof number === 'number' ? this.#units.get(number) : undefined;
+    if (unit === undefined) {
+      done(this.#withoutUnit(command, number === reportLunsWellKnown));
+      return;
+    }
+    const task = new Task(command, unit, unit.nexus(command.nexus), this.#facts, done);
+    const { cdb, nexus } = task;
+    const entry = findCommand(cdb);
+    if (entry === 'unknown-opcode') return task.check(sense.invalidOpcode);
+    if (nexus.attentions.length > 0 && !reportsNoAttention(cdb[0]!))
+      return task.check(nexus.attentions.shift()!);
+    if (entry === 'unknown-service-action') return task.invalidField();
+    if (unit.reservations.conflicts(nexus.name, entry.access)) return task.conflict();
+    const usage = entry.usage;
+    for (let index = 1; index < usage.length; index += 1) {
+      if ((cdb[index]! & ~usage[index]!) !== 0) return task.invalidField();
+    }
+    if (entry.writes && unit.control.softwareWriteProtect) return task.check(sense.writeProtected);
+    entry.handler(task);
+  }
+
+  /** The nexus is gone: logged out, dropped, or reinstated. */
+  nexusLost(nexus: string): void {
+    for (const unit of this.#units.values()) unit.nexusLost(nexus);
+  }
+
+  /** LOGICAL UNIT RESET. The transport aborts the tasks; nothing happens when there is no such unit. */
+  resetUnit(lun: Buffer): void {
+    const number = decodeLun(lun);
+    if (typeof number === 'number') this.#units.get(number)?.reset();
+  }
+
+  /** TARGET WARM or COLD RESET, asked for by this nexus; it hears of it like everybody (SAM-5 6.3.3). */
+  resetTarget(_nexus: string): void {
+    for (const unit of this.#units.values()) unit.reset();
+  }
+
+  lunExists(lun: Buffer): boolean {
+    const number = decodeLun(lun);
+    return number === reportLunsWellKnown || (number !== null && this.#units.has(number));
+  }
+
+  /** SPC-4 5.12.1 table 57 and clause 8.2: the commands that need no logical unit. */
+  #withoutUnit(command: ScsiCommand, wellKnown: boolean): ScsiReply {
+    const { cdb } = command;
+    switch (cdb[0]) {
+      case Opcode.inquiry:
+        if (cdb[1] !== 0 || cdb[2] !== 0) return refusal(command, sense.invalidFieldInCdb);
+        return answer(wellKnown ? wellKnownUnitInquiry() : absentUnitInquiry(), cdb.readUInt16BE(3));
+      case Opcode.reportLuns: {
+        const data = reportLunsData(cdb[2]!, this.#facts.lunNumbers());
+        return data === null ? refusal(command, sense.invalidFieldInCdb) : answer(data, cdb.readUInt32BE(6));
+      }
+      case Opcode.requestSense: {
+        const what = wellKnown ? sense.noSense : sense.logicalUnitNotSupported;
+        return answer(encodeSense(what, null, (cdb[1]! & 0x01) !== 0), cdb[4]!);
+      }
+      case Opcode.testUnitReady:
+        return wellKnown ? answer(Buffer.alloc(0), 0) : refusal(command, sense.logicalUnitNotSupported);
+      default:
+        return refusal(command, wellKnown ? sense.invalidOpcode : sense.logicalUnitNotSupported);
+    }
+  }
+}
+
+/** INQUIRY, REPORT LUNS and REQUEST SENSE are carried out without reporting a unit attention (SAM-5 5.14.3). */
+function reportsNoAttention(opcode: number): boolean {
+  return opcode === Opcode.inquiry || opcode === Opcode.reportLuns || opcode === Opcode.requestSense;
+}
+
+function answer(data: Buffer, allocationLengthBytes: number): ScsiReply {
+  const cut = data.subarray(0, allocationLengthBytes);
+  return {
+    status: ScsiStatus.good,
+    sense: null,
+    dataIn: [cut],
+    wantedOutBytes: 0,
+    wantedInBytes: cut.length,
+  };
+}
+
+function refusal(command: ScsiCommand, what: SenseCode): ScsiReply {
+  return {
+    status: ScsiStatus.checkCondition,
+    sense: encodeSense(what, null, false),
+    dataIn: [],
+    wantedOutBytes: command.dataOut.length,
+    wantedInBytes: 0,
+  };
+}

@@ -1,0 +1,141 @@
+/** MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.11 to 6.14, headers in 7.5.5). */
+import { sectorSizeBytes } from '../../base/limits.ts';
+import type { LogicalUnit } from '../logical-unit.ts';
+import { sense } from '../sense.ts';
+import type { Task } from '../task.ts';
+import { type ModePage, modePages } from './mode-pages.ts';
+
+const allPages = 0x3f;
+const allSubpages = 0xff;
+const pageControl = { current: 0, changeable: 1, defaults: 2, saved: 3 } as const;
+
+const writeProtectedBit = 0x80;
+const dpoFuaBit = 0x10;
+
+export function modeSense6(task: Task): void {
+  const pages = sensedPages(task);
+  if (pages === null) return;
+  const descriptor = (task.cdb[1]! & 0x08) !== 0 ? Buffer.alloc(0) : shortBlockDescriptor(task.unit);
+  const dataBytes = 4 + descriptor.length + pages.length;
+  const header = Buffer.from([dataBytes - 1, 0x00, deviceSpecific(task.unit), descriptor.length]);
+  task.parameterData(Buffer.concat([header, descriptor, pages]), task.cdb[4]!);
+}
+
+export function modeSense10(task: Task): void {
+  const pages = sensedPages(task);
+  if (pages === null) return;
+  const { cdb, unit } = task;
+  const longLba = (cdb[1]! & 0x10) !== 0;
+  let descriptor: Buffer = Buffer.alloc(0);
+  if ((cdb[1]! & 0x08) === 0) descriptor = longLba ? longBlockDescriptor(unit) : shortBlockDescriptor(unit);
+  const header = Buffer.alloc(8);
+  header.writeUInt16BE(8 + descriptor.length + pages.length - 2, 0);
+  header[3] = deviceSpecific(unit);
+  header[4] = descriptor.length === 16 ? 0x01 : 0x00;
+  header.writeUInt16BE(descriptor.length, 6);
+  task.parameterData(Buffer.concat([header, descriptor, pages]), cdb.readUInt16BE(7));
+}
+
+/** The pages asked for, or null when the task has been answered. */
+function sensedPages(task: Task): Buffer | null {
+  const { cdb, unit } = task;
+  const control = cdb[2]! >> 6;
+  const code = cdb[2]! & 0x3f;
+  const subpage = cdb[3]!;
+  if (control === pageControl.saved) {
+    task.check(sense.savingParametersNotSupported);
+    return null;
+  }
+  const chosen = code === allPages ? modePages : modePages.filter((page) => page.code === code);
+  if (chosen.length === 0 || (subpage !== 0 && subpage !== allSubpages)) {
+    task.invalidField();
+    return null;
+  }
+  return Buffer.concat(
+    chosen.map((page) => {
+      if (control === pageControl.changeable) return page.changeable;
+      return control === pageControl.defaults ? page.defaults(unit) : page.current(unit);
+    }),
+  );
+}
+
+function deviceSpecific(unit: LogicalUnit): number {
+  return (unit.control.softwareWriteProtect ? writeProtectedBit : 0) | dpoFuaBit;
+}
+
+/** SBC-3 6.5.2.2: blocks (FFFFFFFFh when they do not fit), and the block length in three bytes. */
+function shortBlockDescriptor(unit: LogicalUnit): Buffer {
+  const descriptor = Buffer.alloc(8);
+  descriptor.writeUInt32BE(Math.min(unit.sectorCount, 0xffffffff), 0);
+  descriptor.writeUIntBE(sectorSizeBytes, 5, 3);
+  return descriptor;
+}
+
+/** SBC-3 6.5.2.3. */
+function longBlockDescriptor(unit: LogicalUnit): Buffer {
+  const descriptor = Buffer.alloc(16);
+  descriptor.writeBigUInt64BE(BigInt(unit.sectorCount), 0);
+  descriptor.writeUInt32BE(sectorSizeBytes, 12);
+  return descriptor;
+}
+
+export function modeSelect6(task: Task): void {
+  modeSelect(task, task.cdb[4]!, 4);
+}
+
+export function modeSelect10(task: Task): void {
+  modeSelect(task, task.cdb.readUInt16BE(7), 8);
+}
+
+/** Takes all pages of the list, or none. */
+function modeSelect(task: Task, listBytes: number, headerBytes: 4 | 8): void {
+  const { cdb, unit } = task;
+  const pageFormat = (cdb[1]! & 0x10) !== 0;
+  const savePages = (cdb[1]! & 0x01) !== 0;
+  if (!pageFormat || savePages) return task.invalidField();
+  if (listBytes === 0) return task.good();
+  const list = task.command.dataOut.subarray(0, listBytes);
+  if (list.length < listBytes || list.length < headerBytes) return task.check(sense.parameterListLengthError);
+
+  const long = headerBytes === 8 && (list[4]! & 0x01) !== 0;
+  const descriptorBytes = headerBytes === 8 ? list.readUInt16BE(6) : list[3]!;
+  const pagesStart = headerBytes + descriptorBytes;
+  if (list.length < pagesStart) return task.check(sense.parameterListLengthError);
+  if (!describesUnit(unit, list.subarray(headerBytes, pagesStart), long)) {
+    return task.check(sense.invalidFieldInParameterList);
+  }
+  const changes: { page: ModePage; bytes: Buffer }[] = [];
+  for (let position = pagesStart; position < list.length; ) {
+    if (list.length < position + 2) return task.check(sense.parameterListLengthError);
+    const bytes = list.subarray(position, position + 2 + list[position + 1]!);
+    if (bytes.length < 2 + list[position + 1]!) return task.check(sense.parameterListLengthError);
+    const page = modePages.find(({ code }) => code === (bytes[0]! & 0x7f));
+    if (page === undefined || !isAllowed(page, unit, bytes))
+      return task.check(sense.invalidFieldInParameterList);
+    changes.push({ page, bytes });
+    position += bytes.length;
+  }
+  for (const { page, bytes } of changes) page.apply(unit, bytes);
+  if (changes.length > 0) unit.raiseAll(sense.modeParametersChanged, task.nexus.name);
+  task.good(listBytes);
+}
+
+/** No block descriptor, or one that changes nothing: zero blocks means "as it is" (SBC-3 6.5.2.2). */
+function describesUnit(unit: LogicalUnit, descriptor: Buffer, long: boolean): boolean {
+  if (descriptor.length === 0) return true;
+  if (descriptor.length !== (long ? 16 : 8)) return false;
+  const blocks = long ? Number(descriptor.readBigUInt64BE(0)) : descriptor.readUInt32BE(0);
+  const blockBytes = long ? descriptor.readUInt32BE(12) : descriptor.readUIntBE(5, 3);
+  const capacity = long ? unit.sectorCount : Math.min(unit.sectorCount, 0xffffffff);
+  return blockBytes === sectorSizeBytes && (blocks === 0 || blocks === capacity);
+}
+
+/** The page has its length and differs from the current one only in changeable bits; PS is reserved here. */
+function isAllowed(page: ModePage, unit: LogicalUnit, bytes: Buffer): boolean {
+  const current = page.current(unit);
+  if (bytes.length !== current.length) return false;
+  for (let index = 2; index < bytes.length; index += 1) {
+    if (((bytes[index]! ^ current[index]!) & ~page.changeable[index]!) !== 0) return false;
+  }
+  return true;
+}

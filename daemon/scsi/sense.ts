@@ -1,0 +1,112 @@
+/**
+ * Sense data (SPC-4 4.5): the codes Weft answers with, their two formats, and the only map from WeftError to sense.
+ */
+import { asWeftError, type ErrorCode } from '../base/errors.ts';
+import { sectorSizeBytes } from '../base/limits.ts';
+
+/** Sense key, additional sense code and qualifier. */
+export interface SenseCode {
+  readonly key: number;
+  readonly asc: number;
+  readonly ascq: number;
+}
+
+function code(key: number, asc: number, ascq: number): SenseCode {
+  return Object.freeze({ key, asc, ascq });
+}
+
+/** SPC-4 tables 49 (keys) and F.2 (additional codes). */
+export const sense = {
+  noSense: code(0x0, 0x00, 0x00),
+  becomingReady: code(0x2, 0x04, 0x01),
+  writeError: code(0x3, 0x0c, 0x00),
+  unrecoveredReadError: code(0x3, 0x11, 0x00),
+  internalTargetFailure: code(0x4, 0x44, 0x00),
+  parameterListLengthError: code(0x5, 0x1a, 0x00),
+  invalidOpcode: code(0x5, 0x20, 0x00),
+  lbaOutOfRange: code(0x5, 0x21, 0x00),
+  invalidFieldInCdb: code(0x5, 0x24, 0x00),
+  logicalUnitNotSupported: code(0x5, 0x25, 0x00),
+  invalidFieldInParameterList: code(0x5, 0x26, 0x00),
+  invalidReleaseOfReservation: code(0x5, 0x26, 0x04),
+  savingParametersNotSupported: code(0x5, 0x39, 0x00),
+  insufficientRegistrationResources: code(0x5, 0x55, 0x04),
+  logicalUnitReset: code(0x6, 0x29, 0x03),
+  modeParametersChanged: code(0x6, 0x2a, 0x01),
+  reservationsPreempted: code(0x6, 0x2a, 0x03),
+  reservationsReleased: code(0x6, 0x2a, 0x04),
+  registrationsPreempted: code(0x6, 0x2a, 0x05),
+  capacityChanged: code(0x6, 0x2a, 0x09),
+  writeProtected: code(0x7, 0x27, 0x00),
+  spaceAllocationFailed: code(0x7, 0x27, 0x07),
+  miscompareDuringVerify: code(0xe, 0x1d, 0x00),
+} as const;
+
+/** What was done to the device when it failed. */
+export type DeviceOperation = 'read' | 'write';
+
+/**
+ * NOT READY, BECOMING READY is what the Linux initiator retries with a delay until the command's time is up; an
+ * ABORTED COMMAND it gives up on after five immediate tries. So everything that passes by itself, or by logging in
+ * again at the volume's new owner, is "becoming ready".
+ */
+const senseOfCode: Partial<Record<ErrorCode, (operation: DeviceOperation) => SenseCode>> = {
+  NO_SPACE: () => sense.spaceAllocationFailed,
+  CORRUPT: () => sense.unrecoveredReadError,
+  IO_ERROR: (operation) => (operation === 'read' ? sense.unrecoveredReadError : sense.writeError),
+  FENCED: () => sense.becomingReady,
+  UNAVAILABLE: () => sense.becomingReady,
+  TIMEOUT: () => sense.becomingReady,
+  SHUTTING_DOWN: () => sense.becomingReady,
+};
+
+/** The sense of a failed device operation, and the first bad LBA when the error knows it (details.offsetBytes). */
+export function senseOfError(
+  thrown: unknown,
+  operation: DeviceOperation,
+): { code: SenseCode; information: number | null } {
+  const error = asWeftError(thrown);
+  const mapped = senseOfCode[error.code]?.(operation) ?? sense.internalTargetFailure;
+  const offsetBytes = error.details.offsetBytes;
+  const known = mapped.key === 0x3 && typeof offsetBytes === 'number' && offsetBytes >= 0;
+  return { code: mapped, information: known ? Math.floor(offsetBytes / sectorSizeBytes) : null };
+}
+
+const fixedLengthBytes = 18;
+const descriptorHeaderBytes = 8;
+const informationDescriptorBytes = 12;
+
+/**
+ * Current-error sense data. `information`: an LBA, or an offset with MISCOMPARE.
+ * Fixed format (4.5.3): 70h, 0, key, INFORMATION(4), length 10, ..., ASC at 12, ASCQ at 13; VALID (80h) when
+ * INFORMATION fits into 32 bits. Descriptor format (4.5.2): 72h, key, ASC, ASCQ, 0, 0, 0, length, descriptors.
+ */
+export function encodeSense(what: SenseCode, information: number | null, descriptorFormat: boolean): Buffer {
+  if (descriptorFormat) {
+    const extra = information === null ? 0 : informationDescriptorBytes;
+    const bytes = Buffer.alloc(descriptorHeaderBytes + extra);
+    bytes[0] = 0x72;
+    bytes[1] = what.key;
+    bytes[2] = what.asc;
+    bytes[3] = what.ascq;
+    bytes[7] = extra;
+    if (information !== null) {
+      bytes[8] = 0x00;
+      bytes[9] = informationDescriptorBytes - 2;
+      bytes[10] = 0x80;
+      bytes.writeBigUInt64BE(BigInt(information), 12);
+    }
+    return bytes;
+  }
+  const bytes = Buffer.alloc(fixedLengthBytes);
+  bytes[0] = 0x70;
+  bytes[2] = what.key;
+  bytes[7] = fixedLengthBytes - 8;
+  bytes[12] = what.asc;
+  bytes[13] = what.ascq;
+  if (information !== null && information <= 0xffffffff) {
+    bytes[0] = 0xf0;
+    bytes.writeUInt32BE(information, 3);
+  }
+  return bytes;
+}

@@ -1,0 +1,132 @@
+/** One command on its way through the device server, and the ways it can end. It replies exactly once. */
+import { assert } from '../base/assert.ts';
+import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
+import type { LogicalUnit, UnitNexus } from './logical-unit.ts';
+import type { ReservationAccess } from './reservations.ts';
+import { type DeviceOperation, encodeSense, type SenseCode, sense, senseOfError } from './sense.ts';
+
+/** One row of the command table (command-table.ts). */
+export interface CommandEntry {
+  readonly name: string;
+  readonly opcode: number;
+  /** The five bits of CDB byte 1 that tell commands of one opcode apart; null when the opcode is one command. */
+  readonly serviceAction: number | null;
+  /**
+   * The bits of the CDB that are evaluated, one byte each, opcode first (SPC-4 6.35.3 CDB USAGE DATA); its length is
+   * the CDB's. A command that sets any other bit is refused with INVALID FIELD IN CDB.
+   */
+  readonly usage: Uint8Array;
+  readonly access: ReservationAccess;
+  /** Refused while the control page's SWP is set. */
+  readonly writes: boolean;
+  readonly handler: (task: Task) => void;
+}
+
+/** What commands about the target as a whole need to know. */
+export interface TargetFacts {
+  readonly commands: readonly CommandEntry[];
+  /** Numbers of the logical units, in order. */
+  lunNumbers(): number[];
+}
+
+const noData: readonly Buffer[] = [];
+
+export class Task {
+  readonly command: ScsiCommand;
+  readonly cdb: Buffer;
+  readonly unit: LogicalUnit;
+  readonly nexus: UnitNexus;
+  readonly target: TargetFacts;
+  readonly #done: (reply: ScsiReply) => void;
+  #replied = false;
+
+  constructor(
+    command: ScsiCommand,
+    unit: LogicalUnit,
+    nexus: UnitNexus,
+    target: TargetFacts,
+    done: (reply: ScsiReply) => void,
+  ) {
+    this.command = command;
+    this.cdb = command.cdb;
+    this.unit = unit;
+    this.nexus = nexus;
+    this.target = target;
+    this.#done = done;
+    nexus.inFlight += 1;
+  }
+
+  /** GOOD without data-in. `wantedOutBytes`: how much data-out the CDB asked for. */
+  good(wantedOutBytes = 0): void {
+    this.#reply({ status: ScsiStatus.good, sense: null, dataIn: noData, wantedOutBytes, wantedInBytes: 0 });
+  }
+
+  /** GOOD, with data-in the initiator has no room for at all. */
+  goodWithoutRoom(wantedInBytes: number): void {
+    this.#reply({ status: ScsiStatus.good, sense: null, dataIn: noData, wantedOutBytes: 0, wantedInBytes });
+  }
+
+  /** GOOD with a data-in of the CDB's own transfer length, in a pooled buffer. */
+  goodWithPooled(pooled: Buffer, dataBytes: number, wantedInBytes: number): void {
+    const data = dataBytes === pooled.length ? pooled : pooled.subarray(0, dataBytes);
+    const buffers = this.unit.buffers;
+    this.#reply({
+      status: ScsiStatus.good,
+      sense: null,
+      dataIn: [data],
+      wantedOutBytes: 0,
+      wantedInBytes,
+      release: () => buffers.give(pooled),
+    });
+  }
+
+  /** GOOD with parameter data, cut at the CDB's allocation length (SPC-4 4.2.5.6). */
+  parameterData(data: Buffer, allocationLengthBytes: number): void {
+    const cut = data.length > allocationLengthBytes ? data.subarray(0, allocationLengthBytes) : data;
+    this.#reply({
+      status: ScsiStatus.good,
+      sense: null,
+      dataIn: cut.length === 0 ? noData : [cut],
+      wantedOutBytes: 0,
+      wantedInBytes: cut.length,
+    });
+  }
+
+  /** CHECK CONDITION. */
+  check(what: SenseCode, information: number | null = null): void {
+    this.#end(ScsiStatus.checkCondition, encodeSense(what, information, this.unit.control.descriptorSense));
+  }
+
+  /** CHECK CONDITION for what the device said. */
+  failed(error: Error, operation: DeviceOperation): void {
+    const { code, information } = senseOfError(error, operation);
+    this.check(code, information);
+  }
+
+  invalidField(): void {
+    this.check(sense.invalidFieldInCdb);
+  }
+
+  conflict(): void {
+    this.#end(ScsiStatus.reservationConflict, null);
+  }
+
+  /** All data-out that came counts as wanted: a refused command has no residual to report. */
+  #end(status: ScsiStatus, senseData: Buffer | null): void {
+    const wantedOutBytes = this.command.dataOut.length;
+    this.#reply({ status, sense: senseData, dataIn: noData, wantedOutBytes, wantedInBytes: 0 });
+  }
+
+  #reply(reply: ScsiReply): void {
+    assert(!this.#replied, 'a command replies once');
+    this.#replied = true;
+    const nexus = this.nexus;
+    nexus.inFlight -= 1;
+    this.#done(reply);
+    if (nexus.inFlight === 0 && nexus.whenIdle.length > 0) {
+      const waiting = nexus.whenIdle;
+      nexus.whenIdle = [];
+      for (const waiter of waiting) waiter();
+    }
+  }
+}
