@@ -13,12 +13,15 @@ export interface MapStore {
   listExtents(volumeKey: number): Promise<number[]>;
   /** The chunks a segment still holds, in order of their offset. */
   listSegment(segmentNumber: number): Promise<LocatedChunk[]>;
-  commit(change: MapChange): Promise<void>;
+  /** NO_SPACE: certainly not committed. Any other error: it may be there after a restart. */
+  commit(change: MapChange): Promise<CommitEffect>;
   close(): Promise<void>;
 }
 
 export interface MapSummary {
+  /** Higher than every chunk id ever committed. */
   nextChunkId: number;
+  /** Live bytes count whole chunk records: header, payload and padding. */
   segments: { segmentNumber: number; liveBytes: number }[];
   volumes: { volumeKey: number; chunkCount: number }[];
 }
@@ -44,19 +47,26 @@ export interface LocatedChunk extends ChunkLocation {
 
 export interface StoredPage {
   /** One entry for each chunk of the extent; 0 where nothing is stored. */
-  chunkIds: number[];
+  chunkIds: ArrayLike<number>;
   /** The locations of the ids that are not 0. */
   chunks: LocatedChunk[];
 }
 
 /** One transaction. References to a chunk are counted by the store: a chunk nobody refers to is removed. */
 export interface MapChange {
-  /** Pages as they are from now on; all zeros removes the page. */
-  pages: { volumeKey: number; extentIndex: number; chunkIds: number[] }[];
+  /** Pages as they are from now on; all zeros, or no entry at all, removes the page. */
+  pages: { volumeKey: number; extentIndex: number; chunkIds: ArrayLike<number> }[];
   /** Chunks that `pages` refers to for the first time. */
   addedChunks: LocatedChunk[];
   /** Chunks that were copied elsewhere; skipped when the chunk is gone meanwhile. */
   movedChunks: LocatedChunk[];
   /** Volumes whose pages all go. */
   deletedVolumes: number[];
+}
+
+/** The counts a commit changed, as they are after it. */
+export interface CommitEffect {
+  /** 0: nothing refers to the segment any more. */
+  segments: { segmentNumber: number; liveBytes: number }[];
+  volumes: { volumeKey: number; chunkCount: number }[];
 }

@@ -1,0 +1,238 @@
+/**
+ * Reads of volumes: chunks that lie one behind the other in a segment are read at once, headers and payloads
+ * together, and nothing is handed on that does not match its checksum.
+ *
+ * Every 4 KiB read passes here, so there are callbacks and pooled buffers instead of promises.
+ */
+import { WeftError } from '../base/errors.ts';
+import { extentSizeBytes } from '../base/limits.ts';
+import { chunkFault, chunkHeaderBytes, chunkRecordBytes, codecRaw } from '../format/segment-chunk.ts';
+import type { ExtentMap, VolumeChunks } from './extent-map.ts';
+import type { CachedPage } from './page-cache.ts';
+import { giveReadBuffer, maxRunBytes, takeReadBuffer } from './read-buffers.ts';
+import type { Segment, Segments } from './segments.ts';
+
+export type ReadDone = (error: WeftError | null) => void;
+
+/** How often a page is loaded anew because a segment it names is gone; compaction explains one or two. */
+const maxReloads = 8;
+
+/** One read of a volume; it may consist of several runs, all in flight together. */
+interface Read {
+  volume: VolumeChunks;
+  offsetBytes: number;
+  target: Buffer;
+  /** Runs and page loads in flight, and one for the time they are being started. */
+  pending: number;
+  error: WeftError | null;
+  done: ReadDone;
+}
+
+export class ChunkReads {
+  private readonly map: ExtentMap;
+  private readonly segments: Segments;
+  private inFlight = 0;
+  private whenIdle: (() => void)[] = [];
+
+  constructor(map: ExtentMap, segments: Segments) {
+    this.map = map;
+    this.segments = segments;
+  }
+
+  read(volume: VolumeChunks, offsetBytes: number, target: Buffer, done: ReadDone): void {
+    const read: Read = { volume, offsetBytes, target, pending: 1, error: null, done };
+    this.inFlight++;
+    const endBytes = offsetBytes + target.length;
+    for (let at = offsetBytes; at < endBytes; ) {
+      const pieceEnd = Math.min(endBytes, at - (at % extentSizeBytes) + extentSizeBytes);
+      this.readPiece(read, at, pieceEnd, 0);
+      at = pieceEnd;
+    }
+    if (read.pending === 1) queueMicrotask(() => this.settle(read, null));
+    else this.settle(read, null);
+  }
+
+  /** Resolves when no read is in flight. */
+  async idle(): Promise<void> {
+    if (this.inFlight > 0) await new Promise<void>((resolve) => this.whenIdle.push(resolve));
+  }
+
+  /** From `start` to `end` of the volume, in bytes; within one extent. */
+  private readPiece(read: Read, start: number, end: number, reloads: number): void {
+    const extentIndex = Math.floor(start / extentSizeBytes);
+    const page = this.map.cached(read.volume, extentIndex);
+    if (page) return this.readRuns(read, page, start, end, reloads);
+    read.pending++;
+    this.map.load(read.volume, extentIndex, (error, loaded) => {
+      if (loaded) this.readRuns(read, loaded, start, end, reloads);
+      this.settle(read, error);
+    });
+  }
+
+  private readRuns(read: Read, page: CachedPage, start: number, end: number, reloads: number): void {
+    const { chunkSizeBytes } = read.volume;
+    for (let at = start; at < end; ) {
+      const slot = Math.floor((at % extentSizeBytes) / chunkSizeBytes);
+      const lastSlot = Math.floor(((end - 1) % extentSizeBytes) / chunkSizeBytes);
+      const chunkStart = at - (at % chunkSizeBytes);
+      if (page.chunkIds[slot] === 0) {
+        const holeEnd = Math.min(end, chunkStart + chunkSizeBytes);
+        read.target.fill(0, at - read.offsetBytes, holeEnd - read.offsetBytes);
+        at = holeEnd;
+        continue;
+      }
+      const segment = this.segments.get(page.segmentNumbers[slot]!);
+      if (!segment) return this.reload(read, page, slot, at, end, reloads);
+      const fault = placeFault(read.volume, page, slot, at);
+      if (fault) return this.fail(read, fault);
+      const count = runLength(page, slot, lastSlot);
+      const runEnd = Math.min(end, chunkStart + count * chunkSizeBytes);
+      this.readRun(read, segment, runOf(page, slot, count), chunkStart, at, runEnd);
+      at = runEnd;
+    }
+  }
+
+  /** The page names a segment that has been compacted away meanwhile. */
+  private reload(
+    read: Read,
+    page: CachedPage,
+    slot: number,
+    start: number,
+    end: number,
+    reloads: number,
+  ): void {
+    if (reloads === maxReloads) {
+      return this.fail(read, corrupt(read.volume, start, page.segmentNumbers[slot]!, 'its segment is gone'));
+    }
+    this.map.forget(read.volume, Math.floor(start / extentSizeBytes));
+    this.readPiece(read, start, end, reloads + 1);
+  }
+
+  /** Never calls back on the stack of `read`. */
+  private fail(read: Read, error: WeftError): void {
+    read.pending++;
+    queueMicrotask(() => this.settle(read, error));
+  }
+
+  private readRun(
+    read: Read,
+    segment: Segment,
+    run: Run,
+    chunkStart: number,
+    from: number,
+    to: number,
+  ): void {
+    read.pending++;
+    this.segments.use(segment, (openError) => {
+      if (openError) {
+        const what = openError.code === 'CORRUPT' ? openError.message : null;
+        return this.settle(read, what ? corrupt(read.volume, from, segment.segmentNumber, what) : openError);
+      }
+      const buffer = takeReadBuffer(run.lengthBytes);
+      const window = buffer.subarray(0, run.lengthBytes);
+      segment.file!.read(window, run.offsetBytes, (error, bytesRead) => {
+        const failure = error
+          ? (error as WeftError)
+          : this.deliver(read, segment, run, window.subarray(0, bytesRead), chunkStart, from, to);
+        giveReadBuffer(buffer);
+        this.segments.release(segment);
+        this.settle(read, failure);
+      });
+    });
+  }
+
+  /** Checks the chunks of a run and copies the part that was asked for. */
+  private deliver(
+    read: Read,
+    segment: Segment,
+    run: Run,
+    source: Buffer,
+    chunkStart: number,
+    from: number,
+    to: number,
+  ): WeftError | null {
+    const { chunkSizeBytes } = read.volume;
+    let recordAt = 0;
+    for (let index = 0; index < run.count; index++) {
+      const volumeAt = chunkStart + index * chunkSizeBytes;
+      const [chunkId, checksum] = [run.expected[2 * index]!, run.expected[2 * index + 1]!];
+      const fault = chunkFault(source, recordAt, chunkId, chunkSizeBytes, checksum);
+      if (fault !== null) return corrupt(read.volume, volumeAt, segment.segmentNumber, fault);
+      const start = Math.max(from, volumeAt);
+      const end = Math.min(to, volumeAt + chunkSizeBytes);
+      const payloadAt = recordAt + chunkHeaderBytes - volumeAt;
+      source.copy(read.target, start - read.offsetBytes, payloadAt + start, payloadAt + end);
+      recordAt += chunkRecordBytes(chunkSizeBytes);
+    }
+    return null;
+  }
+
+  private settle(read: Read, error: WeftError | null): void {
+    if (error) read.error ??= error;
+    if (--read.pending > 0) return;
+    this.inFlight--;
+    read.done(read.error);
+    if (this.inFlight > 0 || this.whenIdle.length === 0) return;
+    const waiting = this.whenIdle;
+    this.whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+/** Chunks side by side in a segment. Copied out of the page, which may change while they are being read. */
+interface Run {
+  offsetBytes: number;
+  lengthBytes: number;
+  count: number;
+  /** Chunk id and checksum of each. A plain array: for one chunk it costs less than a typed one. */
+  expected: number[];
+}
+
+/** Chunks from `slot` on that follow one another in the segment. All are raw, and so of one length. */
+function runLength(page: CachedPage, slot: number, lastSlot: number): number {
+  const { chunkIds, segmentNumbers, offsetsBytes, storedBytes, codecs } = page;
+  const recordBytes = chunkRecordBytes(storedBytes[slot]!);
+  const maxCount = Math.floor(maxRunBytes / recordBytes);
+  let count = 1;
+  while (slot + count <= lastSlot && count < maxCount) {
+    const next = slot + count;
+    if (chunkIds[next] === 0 || segmentNumbers[next] !== segmentNumbers[slot]) break;
+    if (offsetsBytes[next] !== offsetsBytes[slot]! + count * recordBytes) break;
+    if (codecs[next] !== codecRaw || storedBytes[next] !== storedBytes[slot]) break;
+    count++;
+  }
+  return count;
+}
+
+function runOf(page: CachedPage, slot: number, count: number): Run {
+  const expected: number[] = [];
+  for (let index = slot; index < slot + count; index++) {
+    expected.push(page.chunkIds[index]!, page.checksums[index]!);
+  }
+  const lengthBytes = count * chunkRecordBytes(page.storedBytes[slot]!);
+  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, expected };
+}
+
+/** What this version cannot read, or what no version has written. */
+function placeFault(
+  volume: VolumeChunks,
+  page: CachedPage,
+  slot: number,
+  offsetBytes: number,
+): WeftError | null {
+  if (page.codecs[slot] !== codecRaw) {
+    const message = `volume ${volume.volumeKey}, offset ${offsetBytes}: codec ${page.codecs[slot]} is not known here`;
+    return new WeftError('FORMAT_TOO_NEW', `${message}. Start the version of Weft that wrote it.`);
+  }
+  if (page.storedBytes[slot] === volume.chunkSizeBytes) return null;
+  const lengths = `the map says ${page.storedBytes[slot]} bytes instead of ${volume.chunkSizeBytes}`;
+  return corrupt(volume, offsetBytes, page.segmentNumbers[slot]!, lengths);
+}
+
+function corrupt(volume: VolumeChunks, offsetBytes: number, segmentNumber: number, fault: string): WeftError {
+  const { volumeKey } = volume;
+  const where = `volume ${volumeKey}, offset ${offsetBytes}, segment ${segmentNumber}`;
+  return new WeftError('CORRUPT', `a stored chunk is damaged (${where}): ${fault}`, {
+    details: { volumeKey, offsetBytes, segmentNumber },
+  });
+}

@@ -1,0 +1,295 @@
+/**
+ * What was drained from the journal: chunks in segments, found through the extent map.
+ *
+ * Order of a change: segment data durable, then the map's commit durable, then memory. A crash between leaves data in
+ * a segment that the map does not know; it goes when the store opens, or when the segment is compacted.
+ */
+import { assert } from '../base/assert.ts';
+import { WeftError } from '../base/errors.ts';
+import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes } from '../base/limits.ts';
+import type { Disk } from '../env/disk.ts';
+import { codecRaw } from '../format/segment-chunk.ts';
+import type { ReadDone } from './chunk-reads.ts';
+import { ChunkReads } from './chunk-reads.ts';
+import type { CompactionEnv } from './compaction.ts';
+import { compactOnce } from './compaction.ts';
+import type { SlotChange, VolumeChunks } from './extent-map.ts';
+import { chunksPerExtent, ExtentMap } from './extent-map.ts';
+import type { MapStore } from './map-store.ts';
+import { pageCacheLimitPages, pageKey } from './page-cache.ts';
+import type { Appended, NewChunk } from './segment-writer.ts';
+import { SegmentWriter } from './segment-writer.ts';
+import type { SegmentLog } from './segments.ts';
+import { Segments } from './segments.ts';
+import { WriteTurns } from './write-turns.ts';
+
+export type { VolumeChunks } from './extent-map.ts';
+
+export interface ExtentStoreEnv {
+  disk: Disk;
+  /** Stays open when the store closes: it belongs to whoever made it. */
+  maps: MapStore;
+  log?: SegmentLog;
+  pageCacheLimitPages?: number;
+}
+
+/** One chunk as it is from now on. */
+export interface ChunkUpdate extends VolumeChunks {
+  chunkIndex: number;
+  /** A whole chunk, untouched until `store` has settled; null: it becomes a hole. */
+  data: Buffer | null;
+}
+
+export type AllocationDone = (error: WeftError | null, mapped: boolean, lengthBytes: number) => void;
+
+/** `allocation` looks at this many extents at most, which is 256 MiB. */
+const maxAllocationExtents = 64;
+/** Extents that one commit removes; other writers get a turn in between. */
+const deletedExtentsAtOnce = 64;
+const tierHot = 0;
+const zeros = Buffer.alloc(maxChunkSizeBytes);
+
+/** What a batch does to one extent. */
+interface ExtentChange extends VolumeChunks {
+  extentIndex: number;
+  chunkIds: Float64Array;
+  /** The slots that change, with the index of the new chunk in the batch; -1: a hole. */
+  slots: { slot: number; chunk: number }[];
+}
+
+export class ExtentStore {
+  private readonly segments: Segments;
+  private readonly map: ExtentMap;
+  private readonly reads: ChunkReads;
+  private readonly writer: SegmentWriter;
+  private readonly compaction: CompactionEnv;
+  private readonly turns = new WriteTurns();
+  private nextChunkId: number;
+  private storing = false;
+  private compacting: Promise<boolean> | null = null;
+  private closed = false;
+
+  /**
+   * Removes what nothing refers to. CORRUPT when a segment the map names is missing; FORMAT_TOO_NEW, IO_ERROR.
+   */
+  static async open(env: ExtentStoreEnv): Promise<ExtentStore> {
+    const summary = await env.maps.summary();
+    const segments = await Segments.open(env.disk, env.log, summary.segments);
+    const limitPages = env.pageCacheLimitPages ?? pageCacheLimitPages;
+    const map = new ExtentMap(env.maps, segments, summary, limitPages);
+    return new ExtentStore(segments, map, summary.nextChunkId, env.log);
+  }
+
+  private constructor(segments: Segments, map: ExtentMap, nextChunkId: number, log: SegmentLog | undefined) {
+    this.segments = segments;
+    this.map = map;
+    this.nextChunkId = nextChunkId;
+    this.reads = new ChunkReads(map, segments);
+    this.writer = new SegmentWriter(segments);
+    const checkOpen = () => this.checkOpen();
+    const writer = new SegmentWriter(segments);
+    this.compaction = { map, segments, writer, turns: this.turns, log, checkOpen };
+  }
+
+  /**
+   * Fills `target` from `offsetBytes` on, zeros where nothing is stored. Never calls back synchronously. What a
+   * `store` in flight changes may be read as before or as after. Errors: CORRUPT names volume, offset and segment.
+   */
+  read(volume: VolumeChunks, offsetBytes: number, target: Buffer, done: ReadDone): void {
+    assert(offsetBytes % blockSizeBytes === 0, 'a read begins on a block');
+    assert(target.length > 0 && target.length % blockSizeBytes === 0, 'a read is of whole blocks');
+    if (this.closed) queueMicrotask(() => done(closedError()));
+    else this.reads.read(volume, offsetBytes, target, done);
+  }
+
+  /**
+   * Whether the chunk at `offsetBytes` is stored, and for how many bytes that stays so: at most `limitBytes`, and
+   * not further than 256 MiB.
+   */
+  allocation(volume: VolumeChunks, offsetBytes: number, limitBytes: number, done: AllocationDone): void {
+    assert(limitBytes > 0, 'an allocation of nothing');
+    if (this.closed) {
+      queueMicrotask(() => done(closedError(), false, 0));
+      return;
+    }
+    void this.findAllocation(volume, offsetBytes, limitBytes).then(
+      ({ mapped, endBytes }) => done(null, mapped, Math.min(endBytes - offsetBytes, limitBytes)),
+      (error: WeftError) => done(error, false, 0),
+    );
+  }
+
+  /**
+   * Makes the updates durable and visible, all or none. One call at a time; a chunk at most once in it. After an
+   * error (NO_SPACE, IO_ERROR, CORRUPT) the store is as before and the call may be repeated.
+   */
+  async store(updates: readonly ChunkUpdate[]): Promise<void> {
+    assert(!this.storing, 'store is called by one caller, one call at a time');
+    this.checkOpen();
+    this.storing = true;
+    try {
+      await this.turns.run('urgent', () => this.storeBatch(updates));
+    } finally {
+      this.storing = false;
+    }
+  }
+
+  /**
+   * Removes all chunks of a volume, in steps: after a crash some may be left, and the call is repeated. Nobody may
+   * read or store the volume meanwhile.
+   */
+  async deleteVolume(volumeKey: number): Promise<void> {
+    this.checkOpen();
+    const extents = await this.map.listExtents(volumeKey);
+    for (let first = 0; first < extents.length; first += deletedExtentsAtOnce) {
+      await this.turns.run('background', async () => {
+        this.checkOpen();
+        const removed = extents.slice(first, first + deletedExtentsAtOnce);
+        const last = first + removed.length === extents.length;
+        const pages = last ? [] : removed.map((extentIndex) => ({ volumeKey, extentIndex, chunkIds: [] }));
+        const deletedVolumes = last ? [volumeKey] : [];
+        await this.map.commit({ pages, addedChunks: [], movedChunks: [], deletedVolumes }, []);
+        for (const extentIndex of removed) this.map.removed(volumeKey, extentIndex);
+      });
+    }
+  }
+
+  usage(volumeKey: number): { chunkCount: number } {
+    return { chunkCount: this.map.chunkCount(volumeKey) };
+  }
+
+  /** In bytes: what the segment files take, and how much of that is chunks somebody refers to. */
+  totals(): { segmentBytes: number; liveBytes: number } {
+    let segmentBytes = 0;
+    let liveBytes = 0;
+    for (const segment of this.segments.all()) {
+      segmentBytes += segment.sizeBytes;
+      liveBytes += segment.liveBytes;
+    }
+    return { segmentBytes, liveBytes };
+  }
+
+  /** Compacts one segment; false when none is worth it. `store` goes first between its steps. One call at a time. */
+  async compactOnce(): Promise<boolean> {
+    assert(!this.compacting, 'one compaction at a time');
+    this.checkOpen();
+    const compacting = compactOnce(this.compaction);
+    this.compacting = compacting;
+    try {
+      return await compacting;
+    } finally {
+      this.compacting = null;
+    }
+  }
+
+  /** Waits for what is in flight. The map store stays open. */
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    // It stops at its next step; what it throws goes to its caller.
+    await this.compacting?.catch(() => undefined);
+    await this.turns.run('background', async () => {
+      this.writer.close();
+      this.compaction.writer.close();
+      await this.reads.idle();
+      await this.segments.close();
+    });
+  }
+
+  private async storeBatch(updates: readonly ChunkUpdate[]): Promise<void> {
+    this.checkOpen();
+    const { extents, chunks } = await this.plan(updates);
+    if (extents.length === 0) return;
+    const appended = await this.writer.append(chunks);
+    try {
+      const change = { pages: extents, addedChunks: appended.chunks, movedChunks: [], deletedVolumes: [] };
+      await this.map.commit(change, appended.touched);
+    } catch (error) {
+      await this.giveUp(appended, error as WeftError);
+      throw error;
+    }
+    this.writer.keep(appended);
+    for (const { volumeKey, extentIndex, slots } of extents) {
+      const changes = slots.map(({ slot, chunk }): SlotChange => {
+        return { slot, chunk: chunk < 0 ? null : appended.chunks[chunk]! };
+      });
+      this.map.applied(volumeKey, extentIndex, changes);
+    }
+  }
+
+  /** The extents that change, and the chunks to append. All zeros are a hole; a hole over a hole is no change. */
+  private async plan(
+    updates: readonly ChunkUpdate[],
+  ): Promise<{ extents: ExtentChange[]; chunks: NewChunk[] }> {
+    const extents = new Map<number, ExtentChange>();
+    const chunks: NewChunk[] = [];
+    const firstChunkId = this.nextChunkId;
+    for (const { volumeKey, chunkSizeBytes, chunkIndex, data } of updates) {
+      const slotCount = extentSizeBytes / chunkSizeBytes;
+      const extentIndex = Math.floor(chunkIndex / slotCount);
+      const slot = chunkIndex % slotCount;
+      let extent = extents.get(pageKey(volumeKey, extentIndex));
+      if (!extent) {
+        extent = await this.extentChange({ volumeKey, chunkSizeBytes }, extentIndex);
+        extents.set(pageKey(volumeKey, extentIndex), extent);
+      }
+      assert(extent.chunkIds[slot]! < firstChunkId, 'a chunk is updated once in a batch');
+      assert(data === null || data.length === chunkSizeBytes, 'whole chunks are stored');
+      if (data === null || data.equals(zeros.subarray(0, chunkSizeBytes))) {
+        if (extent.chunkIds[slot] === 0) continue;
+        extent.chunkIds[slot] = 0;
+        extent.slots.push({ slot, chunk: -1 });
+        continue;
+      }
+      const chunkId = this.nextChunkId++;
+      extent.chunkIds[slot] = chunkId;
+      extent.slots.push({ slot, chunk: chunks.length });
+      chunks.push({
+        chunkId,
+        volumeKey,
+        chunkIndex,
+        codec: codecRaw,
+        tier: tierHot,
+        rawBytes: chunkSizeBytes,
+        payload: data,
+      });
+    }
+    return { extents: [...extents.values()].filter(({ slots }) => slots.length > 0), chunks };
+  }
+
+  private async extentChange(volume: VolumeChunks, extentIndex: number): Promise<ExtentChange> {
+    const page = this.map.cached(volume, extentIndex) ?? (await this.map.page(volume, extentIndex));
+    return { ...volume, extentIndex, chunkIds: page.chunkIds.slice(), slots: [] };
+  }
+
+  private async giveUp(appended: Appended, error: WeftError): Promise<void> {
+    if (error.code === 'NO_SPACE') await this.writer.undo(appended);
+    else this.writer.doubt(appended);
+  }
+
+  private async findAllocation(volume: VolumeChunks, offsetBytes: number, limitBytes: number) {
+    const slotCount = chunksPerExtent(volume);
+    const firstExtent = Math.floor(offsetBytes / extentSizeBytes);
+    let slot = Math.floor((offsetBytes % extentSizeBytes) / volume.chunkSizeBytes);
+    let mapped: boolean | null = null;
+    let extentIndex = firstExtent;
+    for (; extentIndex < firstExtent + maxAllocationExtents; extentIndex++) {
+      if (extentIndex * extentSizeBytes >= offsetBytes + limitBytes) break;
+      const { chunkIds } = await this.map.page(volume, extentIndex);
+      mapped ??= chunkIds[slot] !== 0;
+      while (slot < slotCount && (chunkIds[slot] !== 0) === mapped) slot++;
+      if (slot < slotCount) {
+        return { mapped, endBytes: extentIndex * extentSizeBytes + slot * volume.chunkSizeBytes };
+      }
+      slot = 0;
+    }
+    return { mapped: mapped ?? false, endBytes: extentIndex * extentSizeBytes };
+  }
+
+  private checkOpen(): void {
+    if (this.closed) throw closedError();
+  }
+}
+
+function closedError(): WeftError {
+  return new WeftError('SHUTTING_DOWN', 'the extent store is closed');
+}
