@@ -1,0 +1,183 @@
+/**
+ * The files the journal lives in: numbered ones (`0000000042.wfj`) that are replayed at the next start, and free ones
+ * (`free-0000000007.wfj`) that are not, whatever they contain.
+ *
+ * Every file is written full of zeros when it is made, so that fdatasync of a batch changes no metadata. Free files
+ * are used again, last freed first: their pages are in the page cache, and fresh ones are expensive on virtual
+ * machines. A file gets its numbered name only after its header is durable, and loses it durably before it is used
+ * again: names and directory are what recovery relies on.
+ */
+import { asWeftError, WeftError } from '../base/errors.ts';
+import { MiB } from '../base/limits.ts';
+import type { Disk, DiskFile } from '../env/disk.ts';
+import type { Random } from '../env/random.ts';
+import { encodeJournalFileHeader, incarnationBytes } from '../format/journal-file.ts';
+import { JournalFile, syncFile, writeToFile } from './journal-file.ts';
+
+/** Zeros are written in pieces of this size, in bytes: long enough for full speed, short enough to keep around. */
+const zeroPieceBytes = MiB;
+let zeros: Buffer | null = null;
+
+const numberedName = /^(\d{10})\.wfj$/;
+const freeName = /^free-(\d{10})\.wfj$/;
+
+export interface FilePoolEnvironment {
+  disk: Disk;
+  random: Random;
+}
+
+export class FilePool {
+  readonly #disk: Disk;
+  readonly #random: Random;
+  readonly #directory: string;
+  readonly #fileSizeBytes: number;
+  readonly #maxFiles: number;
+  /** Names of free files; the last one is used next. */
+  readonly #free: string[] = [];
+  #nextFreeNumber = 1;
+  #numberedCount = 0;
+  #preparing: Promise<void> | null = null;
+
+  constructor(env: FilePoolEnvironment, directory: string, fileSizeBytes: number, maxFiles: number) {
+    this.#disk = env.disk;
+    this.#random = env.random;
+    this.#directory = directory;
+    this.#fileSizeBytes = fileSizeBytes;
+    this.#maxFiles = maxFiles;
+  }
+
+  path(fileNumber: number): string {
+    return `${this.#directory}/${String(fileNumber).padStart(10, '0')}.wfj`;
+  }
+
+  /** Takes stock: returns the numbers of the numbered files, in order. Free files of another size go. */
+  async scan(): Promise<number[]> {
+    await this.#disk.makeDirectory(this.#directory);
+    const numbers: number[] = [];
+    for (const name of await this.#disk.list(this.#directory)) {
+      const numbered = numberedName.exec(name);
+      const free = freeName.exec(name);
+      if (numbered) numbers.push(Number(numbered[1]));
+      if (!free) continue;
+      this.#nextFreeNumber = Math.max(this.#nextFreeNumber, Number(free[1]) + 1);
+      if (await this.#hasRightSize(`${this.#directory}/${name}`)) this.#free.push(name);
+      else await this.#disk.remove(`${this.#directory}/${name}`);
+    }
+    this.#numberedCount = numbers.length;
+    while (this.#free.length > 0 && this.#total() > this.#maxFiles) await this.#removeFree();
+    return numbers.sort((a, b) => a - b);
+  }
+
+  /** Whether `activate` would find a file without going over the capacity. */
+  hasRoom(): boolean {
+    return this.#free.length > 0 || this.#preparing !== null || this.#total() < this.#maxFiles;
+  }
+
+  /** Makes a free file ready in the background, so that the next activation does not wait for zeros. */
+  prepareAhead(): void {
+    if (this.#free.length > 0 || this.#preparing || this.#total() >= this.#maxFiles) return;
+    this.#preparing = this.#makeFree()
+      // Without room the journal goes on in the file it has; the activation tries again and reports.
+      .catch(() => {})
+      .finally(() => {
+        this.#preparing = null;
+      });
+  }
+
+  /** A free file as the numbered one to write to. Errors: NO_SPACE (nothing changed), IO_ERROR. */
+  async activate(fileNumber: number, firstBatch: number, durableBatch: number): Promise<JournalFile> {
+    while (this.#preparing) await this.#preparing;
+    if (this.#free.length === 0) await this.#makeFree();
+    const name = this.#free.pop()!;
+    const from = `${this.#directory}/${name}`;
+    const incarnation = this.#random.bytes(incarnationBytes);
+    const header = encodeJournalFileHeader({
+      incarnation,
+      fileNumber,
+      firstBatch,
+      durableBatch,
+      fileSizeBytes: this.#fileSizeBytes,
+    });
+    let handle: DiskFile | null = null;
+    try {
+      handle = await this.#disk.open(from, 'write');
+      await writeToFile(handle, [header], 0);
+      await syncFile(handle);
+      await this.#disk.rename(from, this.path(fileNumber));
+    } catch (error) {
+      this.#free.push(name);
+      await handle?.close();
+      throw error;
+    }
+    this.#numberedCount += 1;
+    try {
+      await this.#disk.syncDirectory(this.#directory);
+    } catch (error) {
+      await handle.close();
+      // Never NO_SPACE, which means that nothing changed: the name may be there or not.
+      throw new WeftError(
+        'IO_ERROR',
+        `the journal's directory cannot be made durable: ${asWeftError(error).message}`,
+        {
+          cause: error,
+        },
+      );
+    }
+    return new JournalFile(fileNumber, incarnation, this.#fileSizeBytes, handle);
+  }
+
+  /** Takes the numbered name away, durably, and keeps the file for reuse when there is room for it. */
+  async retire(fileNumber: number, sizeBytes: number): Promise<void> {
+    const name = this.#newFreeName();
+    await this.#disk.rename(this.path(fileNumber), `${this.#directory}/${name}`);
+    await this.#disk.syncDirectory(this.#directory);
+    this.#numberedCount -= 1;
+    if (sizeBytes === this.#fileSizeBytes && this.#total() < this.#maxFiles) this.#free.push(name);
+    else await this.#disk.remove(`${this.#directory}/${name}`);
+  }
+
+  /** Resolves when nothing is under way in the background. */
+  async settle(): Promise<void> {
+    while (this.#preparing) await this.#preparing;
+  }
+
+  #total(): number {
+    return this.#numberedCount + this.#free.length + (this.#preparing ? 1 : 0);
+  }
+
+  #newFreeName(): string {
+    return `free-${String(this.#nextFreeNumber++).padStart(10, '0')}.wfj`;
+  }
+
+  async #removeFree(): Promise<void> {
+    await this.#disk.remove(`${this.#directory}/${this.#free.shift()!}`);
+  }
+
+  async #hasRightSize(path: string): Promise<boolean> {
+    const file = await this.#disk.open(path, 'read');
+    try {
+      return (await file.size()) === this.#fileSizeBytes;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #makeFree(): Promise<void> {
+    zeros ??= Buffer.alloc(zeroPieceBytes);
+    const name = this.#newFreeName();
+    const path = `${this.#directory}/${name}`;
+    const file = await this.#disk.open(path, 'create');
+    try {
+      for (let at = 0; at < this.#fileSizeBytes; at += zeroPieceBytes) {
+        await writeToFile(file, [zeros.subarray(0, Math.min(zeroPieceBytes, this.#fileSizeBytes - at))], at);
+      }
+      await syncFile(file);
+    } catch (error) {
+      await file.close();
+      await this.#disk.remove(path);
+      throw asWeftError(error);
+    }
+    await file.close();
+    this.#free.push(name);
+  }
+}

@@ -1,0 +1,67 @@
+/** One numbered file of the journal while the journal is open. */
+import { assert } from '../base/assert.ts';
+import type { DiskFile } from '../env/disk.ts';
+import { journalFileHeaderBytes } from '../format/journal-file.ts';
+import { RecordList } from './record-list.ts';
+
+export class JournalFile {
+  readonly fileNumber: number;
+  readonly incarnation: Buffer;
+  readonly sizeBytes: number;
+  readonly handle: DiskFile;
+  readonly records = new RecordList();
+  /** Where the next batch goes, in bytes. */
+  endBytes = journalFileHeaderBytes;
+  /** Number of the newest batch in it; 0 when there is none. */
+  lastBatch = 0;
+  /** Number of the newest batch in it that is known durable. */
+  syncedBatch = 0;
+  #readers = 0;
+  #idle: (() => void) | null = null;
+
+  constructor(fileNumber: number, incarnation: Buffer, sizeBytes: number, handle: DiskFile) {
+    this.fileNumber = fileNumber;
+    this.incarnation = incarnation;
+    this.sizeBytes = sizeBytes;
+    this.handle = handle;
+  }
+
+  pin(): void {
+    this.#readers += 1;
+  }
+
+  unpin(): void {
+    this.#readers -= 1;
+    assert(this.#readers >= 0, 'a reader leaves a file once');
+    if (this.#readers === 0) this.#idle?.();
+  }
+
+  /** Resolves once nobody reads the file. */
+  async idle(): Promise<void> {
+    while (this.#readers > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+      this.#idle = null;
+    }
+  }
+}
+
+export function writeToFile(file: DiskFile, pieces: readonly Uint8Array[], position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    file.write(pieces, position, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+export function syncFile(file: DiskFile): Promise<void> {
+  return new Promise((resolve, reject) => {
+    file.sync((error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/** Returns how many bytes there were: fewer than asked only at the file's end. */
+export function readFromFile(file: DiskFile, target: Uint8Array, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    file.read(target, position, (error, bytesRead) => (error ? reject(error) : resolve(bytesRead)));
+  });
+}

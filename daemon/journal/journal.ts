@@ -1,0 +1,502 @@
+/**
+ * The journal: the append-only log every write enters first.
+ *
+ * Appends are committed in groups: one batch is being written, what arrives meanwhile forms the next one; one
+ * fdatasync is under way beside it and covers all batches complete when it started (`sync-queue.ts`). Payloads are
+ * written straight from the callers' buffers. A batch is in the block index before anybody is told of it.
+ *
+ *   append -> queue -> batch (one write) -> index -> done            not durable: the operating system has it
+ *                                              \-> fdatasync -> done  durable
+ *
+ * Invariants
+ *  - batches are written, indexed and recovered in the order of their numbers; a batch is there whole or not at all;
+ *  - a file is synced before it is released, and files are released in order, each durably before the next: so a
+ *    recovered journal never lays an older version of a block over a newer one that was drained and flushed;
+ *  - recovered files are never appended to;
+ *  - a failed write (other than NO_SPACE) or any failed fdatasync ends all writing until the daemon is restarted.
+ *
+ * The queue of appends needs no limit of its own: callers bound what they have in flight (the iSCSI command window).
+ */
+import { assert } from '../base/assert.ts';
+import { asWeftError, WeftError } from '../base/errors.ts';
+import { blockSizeBytes, GiB, KiB, MiB } from '../base/limits.ts';
+import type { Clock, Timer } from '../env/clock.ts';
+import type { Disk } from '../env/disk.ts';
+import type { Random } from '../env/random.ts';
+import type { JournalRecord } from '../format/journal-batch.ts';
+import { journalFileHeaderBytes } from '../format/journal-file.ts';
+import { assertFits, BatchWriter, countThatFit } from './batch-writer.ts';
+import { BlockIndex } from './block-index.ts';
+import { type ReadableRun, readBlocks } from './block-reader.ts';
+import { FilePool } from './file-pool.ts';
+import { type JournalFile, syncFile } from './journal-file.ts';
+import { batchDelayMs, minTimerMs, pressureLevel } from './pressure.ts';
+import type { RecordList } from './record-list.ts';
+import { type Recovered, recoverJournal } from './recovery.ts';
+import { SyncQueue } from './sync-queue.ts';
+
+export type { JournalRecord } from '../format/journal-batch.ts';
+export type { BlockRun } from './block-index.ts';
+
+export const defaultJournalFileBytes = 64 * MiB;
+export const defaultJournalCapacityBytes = GiB;
+/** A batch takes no more records once its payloads are this long, in bytes: long enough for the disk's full speed. */
+export const defaultBatchSizeBytes = 4 * MiB;
+/** The shortest file that is of use, in bytes. */
+export const minJournalFileBytes = 64 * KiB;
+
+export interface JournalEnvironment {
+  disk: Disk;
+  clock: Clock;
+  random: Random;
+  log?: (message: string, facts: Record<string, unknown>) => void;
+}
+
+export interface JournalOptions {
+  /** Directory in the store. */
+  directory?: string;
+  /** A record's payload and header have to fit into one file. */
+  fileSizeBytes?: number;
+  /** All files together; at least two. */
+  capacityBytes?: number;
+  batchSizeBytes?: number;
+  /** Volumes whose records are taken in at recovery; all when not given. */
+  keepVolume?: (volumeKey: number) => boolean;
+  /** Called when the used fraction (0 to 1) crosses one of `pressureLevels`, up or down. */
+  onPressure?: (usedFraction: number) => void;
+  /** Called when a file has been sealed: there is something to drain. */
+  onSealed?: () => void;
+}
+
+export type AppendDone = (error: Error | null) => void;
+
+/** A file nothing is appended to any more: the unit of draining. */
+export interface SealedFile {
+  readonly fileNumber: number;
+  /** What it holds, in the order it was appended. */
+  readonly records: RecordList;
+}
+
+interface Append {
+  record: JournalRecord;
+  durable: boolean;
+  done: AppendDone;
+}
+
+export class Journal {
+  /** Where the newest content of blocks lies. Read-only for everybody but the drain, which removes what it stored. */
+  readonly index: BlockIndex;
+  readonly capacityBytes: number;
+
+  readonly #clock: Clock;
+  readonly #options: JournalOptions;
+  readonly #pool: FilePool;
+  readonly #fileSizeBytes: number;
+  readonly #batchSizeBytes: number;
+  readonly #strideBytes: number;
+  readonly #sync: SyncQueue;
+  readonly #writer: BatchWriter;
+
+  readonly #files = new Map<number, JournalFile>();
+  #sealed: JournalFile[];
+  #active: JournalFile | null = null;
+  #nextFileNumber: number;
+  #nextBatch: number;
+  #releasing: Promise<void> = Promise.resolve();
+
+  #queue: Append[] = [];
+  #writing = false;
+  #rolling = false;
+  #pumpScheduled = false;
+  #sealWaiters: (() => void)[] = [];
+  #owedDelayMs = 0;
+  #delay: Timer | null = null;
+  #pressureLevel = 0;
+  #failed: WeftError | null = null;
+  #closing = false;
+  #settled: (() => void) | null = null;
+
+  /**
+   * Recovers what the directory holds and starts a new file. Errors: CORRUPT (something promised cannot be read),
+   * FORMAT_TOO_NEW, IO_ERROR. A full disk is no error: the journal is readable and appends report NO_SPACE.
+   */
+  static async open(env: JournalEnvironment, options: JournalOptions = {}): Promise<Journal> {
+    const fileSizeBytes = options.fileSizeBytes ?? defaultJournalFileBytes;
+    const capacityBytes = options.capacityBytes ?? defaultJournalCapacityBytes;
+    assert(
+      fileSizeBytes >= minJournalFileBytes && fileSizeBytes % blockSizeBytes === 0,
+      'a file is whole blocks',
+    );
+    const maxFiles = Math.floor(capacityBytes / fileSizeBytes);
+    assert(maxFiles >= 2, 'while one journal file is drained, another is written');
+    const pool = new FilePool(env, options.directory ?? 'journal', fileSizeBytes, maxFiles);
+    const index = new BlockIndex();
+    const recovered = await recoverJournal({
+      disk: env.disk,
+      pool,
+      index,
+      keepVolume: options.keepVolume ?? (() => true),
+      fileSizeBytes,
+      log: env.log ?? (() => {}),
+    });
+    const journal = new Journal(
+      env,
+      options,
+      pool,
+      index,
+      recovered,
+      fileSizeBytes,
+      maxFiles * fileSizeBytes,
+    );
+    await journal.#activateAtOpen();
+    return journal;
+  }
+
+  private constructor(
+    env: JournalEnvironment,
+    options: JournalOptions,
+    pool: FilePool,
+    index: BlockIndex,
+    recovered: Recovered,
+    fileSizeBytes: number,
+    capacityBytes: number,
+  ) {
+    this.#clock = env.clock;
+    this.#options = options;
+    this.#pool = pool;
+    this.index = index;
+    this.capacityBytes = capacityBytes;
+    this.#fileSizeBytes = fileSizeBytes;
+    this.#batchSizeBytes = options.batchSizeBytes ?? defaultBatchSizeBytes;
+    this.#strideBytes = recovered.strideBytes;
+    this.#sealed = recovered.files;
+    for (const file of recovered.files) this.#files.set(file.fileNumber, file);
+    this.#nextFileNumber = recovered.nextFileNumber;
+    this.#nextBatch = recovered.nextBatch;
+    this.#writer = new BatchWriter(this.index, recovered.strideBytes);
+    this.#sync = new SyncQueue(recovered.nextBatch - 1, (error) => this.#fail(error));
+  }
+
+  /** Sealed files count whole: their space comes back only as a whole. */
+  get usedBytes(): number {
+    let used = this.#active?.endBytes ?? 0;
+    for (const file of this.#sealed) used += file.sizeBytes;
+    return used;
+  }
+
+  /**
+   * Appends a record and calls back, never synchronously, in the order of the appends among those of one durability.
+   * Not durable: once the operating system has it (it survives the process). Durable: once it survives power loss.
+   * The record and its data stay untouched until then. While the journal is full this waits. Errors: NO_SPACE (a
+   * later append may succeed), SHUTTING_DOWN, IO_ERROR (nothing can be written until weftd is restarted).
+   */
+  append(record: JournalRecord, durable: boolean, done: AppendDone): void {
+    assertFits(record, this.#fileSizeBytes - journalFileHeaderBytes);
+    const refusal = this.#failed ?? (this.#closing ? shuttingDown() : null);
+    if (refusal) {
+      queueMicrotask(() => done(refusal));
+      return;
+    }
+    this.#queue.push({ record, durable, done });
+    // What one received buffer brings arrives in one tick, and goes into one batch.
+    if (this.#pumpScheduled || this.#writing) return;
+    this.#pumpScheduled = true;
+    queueMicrotask(() => {
+      this.#pumpScheduled = false;
+      this.#pump();
+    });
+  }
+
+  /** Everything acknowledged before is durable when this calls back. Errors: IO_ERROR. */
+  flush(done: AppendDone): void {
+    this.#sync.whenDurable(this.#sync.completedBatch, done);
+  }
+
+  /**
+   * Fills `target` with the blocks of a 'journal' run (or a part of one, with its checksums), in the tick the index
+   * gave it: the file is kept until this calls back. Errors: CORRUPT with volumeKey and offsetBytes in the details,
+   * IO_ERROR.
+   */
+  read(volumeKey: number, run: ReadableRun, target: Buffer, done: (error: Error | null) => void): void {
+    const file = this.#files.get(this.fileOf(run.address));
+    assert(file, 'a run is read in the tick the index gave it');
+    readBlocks(
+      file,
+      this.#pool.path(file.fileNumber),
+      run.address % this.#strideBytes,
+      volumeKey,
+      run,
+      target,
+      done,
+    );
+  }
+
+  /** The number of the file an address of the index lies in. */
+  fileOf(address: number): number {
+    return Math.floor(address / this.#strideBytes);
+  }
+
+  /** The number of the file an address of the index points into. */
+  fileOf(address: number): number {
+    return Math.floor(address / this.#strideBytes);
+  }
+
+  /** Files that wait to be drained, oldest first. */
+  sealedFiles(): readonly SealedFile[] {
+    return this.#sealed.slice();
+  }
+
+  /** Ends the file being written, so that an idle journal can be drained whole. Resolves once it is sealed. */
+  sealActive(): Promise<void> {
+    if (this.#failed || !this.#active) return Promise.resolve();
+    if (!this.#writing) {
+      this.#seal();
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => this.#sealWaiters.push(resolve));
+  }
+
+  /**
+   * The content of the oldest sealed file is durable elsewhere and gone from the index: its space is used again.
+   * Waits for those who read it. Releases are carried out in the order of the calls. Errors: IO_ERROR.
+   */
+  release(fileNumber: number): Promise<void> {
+    const released = this.#releasing.then(() => this.#release(fileNumber));
+    this.#releasing = released.catch(() => {});
+    return released;
+  }
+
+  /** Fails the appends that wait for space in a full journal: for a drain that cannot store anything either. */
+  refuseWaiting(error: WeftError): void {
+    if (this.#writing || this.#rolling || this.#active || this.#pool.hasRoom()) return;
+    this.#failQueue(error);
+  }
+
+  /** The volume is gone: its blocks are in nobody's way any more. */
+  dropVolume(volumeKey: number): void {
+    this.index.dropVolume(volumeKey);
+  }
+
+  /** Writes and syncs what was appended, then closes the files. Appends waiting for space get SHUTTING_DOWN. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#delay?.cancel();
+    this.#delay = null;
+    this.#pump();
+    await this.#quiet();
+    this.#failQueue(shuttingDown());
+    await this.#releasing;
+    await this.#pool.settle();
+    const flushed = new Promise<void>((resolve, reject) =>
+      this.flush((error) => (error ? reject(error) : resolve())),
+    );
+    try {
+      await flushed;
+      await this.#writeMarker();
+    } catch (error) {
+      if (!this.#failed) throw error;
+    } finally {
+      for (const file of this.#files.values()) {
+        await file.idle();
+        await file.handle.close();
+      }
+    }
+  }
+
+  async #activateAtOpen(): Promise<void> {
+    try {
+      await this.#activate();
+    } catch (error) {
+      if (asWeftError(error).code !== 'NO_SPACE') throw error;
+    }
+    this.#updatePressure();
+  }
+
+  async #activate(): Promise<void> {
+    const file = await this.#pool.activate(this.#nextFileNumber, this.#nextBatch, this.#sync.durableBatch);
+    this.#nextFileNumber += 1;
+    this.#files.set(file.fileNumber, file);
+    this.#active = file;
+  }
+
+  /** Starts what can be started: the next batch, or the next file for it. */
+  #pump(): void {
+    if (this.#writing || this.#rolling || this.#delay || this.#failed || this.#queue.length === 0) {
+      this.#announceQuiet();
+      return;
+    }
+    const count = this.#active ? countThatFit(this.#queue, this.#active, this.#batchSizeBytes) : 0;
+    if (count > 0) {
+      this.#writeBatch(this.#active!, this.#queue.splice(0, count));
+      return;
+    }
+    if (this.#active) this.#seal();
+    if (this.#pool.hasRoom()) this.#roll();
+    else this.#announceQuiet();
+  }
+
+  #writeBatch(file: JournalFile, appends: Append[]): void {
+    const records = appends.map((append) => append.record);
+    const batch = this.#nextBatch;
+    this.#writing = true;
+    this.#writer.write(file, batch, this.#sync.durableBatch, records, (error) => {
+      this.#writing = false;
+      if (error || this.#failed) {
+        this.#batchFailed(appends, error ?? this.#failed!);
+        return;
+      }
+      this.#nextBatch += 1;
+      this.#sync.completed(file, batch);
+      this.#batchWritten(file, appends, batch);
+    });
+  }
+
+  #batchWritten(file: JournalFile, appends: Append[], batch: number): void {
+    if (this.#sealWaiters.length > 0) this.#seal();
+    this.#updatePressure();
+    this.#slowDown();
+    if (file.endBytes * 2 > file.sizeBytes) this.#pool.prepareAhead();
+    for (const append of appends) {
+      if (append.durable) this.#sync.whenDurable(batch, append.done);
+    }
+    // The next batch is on its way before anybody is told of this one.
+    this.#pump();
+    for (const append of appends) {
+      if (!append.durable) append.done(null);
+    }
+  }
+
+  #batchFailed(appends: Append[], error: Error): void {
+    const cause = asWeftError(error);
+    if (cause.code !== 'NO_SPACE') {
+      this.#fail(error);
+      for (const append of appends) append.done(this.#failed);
+      return;
+    }
+    // The next batch takes the same number and place: what came down of this one is overwritten or never whole.
+    for (const resolve of this.#sealWaiters.splice(0)) resolve();
+    this.#pump();
+    for (const append of appends) append.done(cause);
+  }
+
+  #seal(): void {
+    const file = this.#active;
+    if (file && file.records.count > 0) {
+      this.#sealed.push(file);
+      this.#active = null;
+      this.#pool.prepareAhead();
+      this.#updatePressure();
+      this.#options.onSealed?.();
+    }
+    for (const resolve of this.#sealWaiters.splice(0)) resolve();
+  }
+
+  #roll(): void {
+    this.#rolling = true;
+    const rolled = (thrown: unknown) => {
+      this.#rolling = false;
+      if (thrown !== null) {
+        const error = asWeftError(thrown);
+        if (error.code === 'NO_SPACE') this.#failQueue(error);
+        else this.#fail(error);
+      }
+      this.#pump();
+    };
+    this.#activate().then(() => rolled(null), rolled);
+  }
+
+  async #release(fileNumber: number): Promise<void> {
+    const file = this.#sealed[0];
+    assert(file?.fileNumber === fileNumber, 'files are released in order');
+    // Until the name is gone the file may be replayed, over what is newer: then it has to be followed by all of that.
+    await new Promise<void>((resolve, reject) => {
+      this.#sync.whenDurable(file.lastBatch, (error) => (error ? reject(error) : resolve()));
+    });
+    await file.idle();
+    try {
+      await this.#pool.retire(fileNumber, file.sizeBytes);
+    } catch (error) {
+      // The name may be gone or not: nothing later may be released, nothing more promised.
+      this.#fail(asWeftError(error));
+      throw error;
+    }
+    this.#sealed.shift();
+    this.#files.delete(fileNumber);
+    await file.handle.close();
+    this.#updatePressure();
+    this.#pump();
+  }
+
+  #slowDown(): void {
+    if (this.#closing) return;
+    this.#owedDelayMs += batchDelayMs(this.usedBytes / this.capacityBytes);
+    if (this.#owedDelayMs < minTimerMs) return;
+    const delayMs = this.#owedDelayMs;
+    this.#owedDelayMs = 0;
+    this.#delay = this.#clock.after(delayMs, () => {
+      this.#delay = null;
+      this.#pump();
+    });
+  }
+
+  #updatePressure(): void {
+    const fraction = this.usedBytes / this.capacityBytes;
+    const level = pressureLevel(fraction);
+    if (level === this.#pressureLevel) return;
+    this.#pressureLevel = level;
+    this.#options.onPressure?.(fraction);
+  }
+
+  /** Nothing is written any more until the daemon is restarted. What is there can still be read. */
+  #fail(cause: Error): void {
+    if (this.#failed) return;
+    this.#failed = new WeftError(
+      'IO_ERROR',
+      `the journal cannot be written (${cause.message}): check the store's disk, then restart weftd; ` +
+        'everything that was flushed is recovered',
+      { cause, details: { ...asWeftError(cause).details } },
+    );
+    for (const resolve of this.#sealWaiters.splice(0)) resolve();
+    this.#failQueue(this.#failed);
+    this.#sync.fail(this.#failed);
+    this.#announceQuiet();
+  }
+
+  #failQueue(error: WeftError): void {
+    const appends = this.#queue;
+    this.#queue = [];
+    for (const append of appends) append.done(error);
+  }
+
+  /** Resolves when no batch is under way and none can be started. */
+  #quiet(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#settled = resolve;
+      this.#announceQuiet();
+    });
+  }
+
+  #announceQuiet(): void {
+    if (!this.#settled || this.#writing || this.#rolling) return;
+    const waits = this.#queue.length > 0 && !this.#failed && (this.#active !== null || this.#pool.hasRoom());
+    if (waits) return;
+    this.#settled();
+    this.#settled = null;
+  }
+
+  /** An empty batch that says everything before it is durable, so that later damage to it is told from a torn tail. */
+  async #writeMarker(): Promise<void> {
+    const file = this.#active;
+    if (!file || file.lastBatch === 0 || file.sizeBytes - file.endBytes < blockSizeBytes) return;
+    await new Promise<void>((resolve, reject) => {
+      this.#writer.write(file, this.#nextBatch, this.#sync.durableBatch, [], (error) =>
+        error ? reject(error) : resolve(),
+      );
+    });
+    await syncFile(file.handle);
+  }
+}
+
+function shuttingDown(): WeftError {
+  return new WeftError('SHUTTING_DOWN', 'the journal is being closed: try again when weftd runs again');
+}
