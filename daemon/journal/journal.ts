@@ -231,16 +231,6 @@ export class Journal {
     );
   }
 
-  /** The number of the file an address of the index lies in. */
-  fileOf(address: number): number {
-    return Math.floor(address / this.#strideBytes);
-  }
-
-  /** The number of the file an address of the index points into. */
-  fileOf(address: number): number {
-    return Math.floor(address / this.#strideBytes);
-  }
-
   /** Files that wait to be drained, oldest first. */
   sealedFiles(): readonly SealedFile[] {
     return this.#sealed.slice();
