@@ -1,0 +1,388 @@
+/**
+ * Moves what the journal holds into the extent store, so that journal files can be used again.
+ *
+ * For every extent the oldest files touch: take what the index knows of it, lay it over what is stored, store the
+ * changed chunks, and only when that is durable drop the index entries that are still what was stored. The order is
+ * the promise: segment durable -> map durable -> index entry dropped -> file released.
+ *
+ * States: idle -> running (pressure, or nothing written for a while) -> idle; running -> waiting (an error: the store
+ * is full, a disk fails) -> running. Nothing is lost in any of them: the journal keeps what is not stored.
+ */
+import { assert } from '../base/assert.ts';
+import { asWeftError, type WeftError } from '../base/errors.ts';
+import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
+import type { Clock, Timer } from '../env/clock.ts';
+import type { ChunkUpdate, ExtentStore } from '../extents/extent-store.ts';
+import type { BlockRun, Journal } from '../journal/journal.ts';
+import type { Done } from './replica.ts';
+
+/** Draining starts when this part of the journal is used: late, so that blocks written again are stored once... */
+const startFraction = 0.5;
+/** ...and goes on down to this, so that a burst finds room. */
+const stopFraction = 0.25;
+/** An idle journal is drained whole, so that a start after it has nothing to replay. */
+const idleAfterMs = 5_000;
+/** After an error the drain tries again: a full disk may have room by then. */
+const retryAfterMs = 1_000;
+/** Chunks stored in one transaction, in bytes: large enough that its fdatasyncs are few, small enough to be quick. */
+const batchBytes = 16 * MiB;
+
+const extentBlocks = extentSizeBytes / blockSizeBytes;
+
+export interface DrainLog {
+  info(facts: object, message: string): void;
+  warn(facts: object, message: string): void;
+}
+
+export interface DrainEnv {
+  journal: Journal;
+  extents: ExtentStore;
+  clock: Clock;
+  log: DrainLog;
+  /** Called after every run that stored something: old chunks may have left holes in segments. */
+  stored: () => void;
+  /** Null for a volume that was deleted meanwhile. */
+  chunkSizeOf: (volumeKey: number) => number | null;
+  /** The replica's own read path; the index is consulted before it returns. */
+  read: (volumeKey: number, chunkSizeBytes: number, offsetBytes: number, target: Buffer, done: Done) => void;
+  /** Writes blocks into the journal again, at its end. */
+  rewrite: (volumeKey: number, offsetBytes: number, data: Buffer) => Promise<void>;
+}
+
+/** One extent's share of a batch. */
+interface ExtentWork {
+  volumeKey: number;
+  updates: ChunkUpdate[];
+  /** What the index said when the data was read. */
+  runs: BlockRun[];
+}
+
+export class Drain {
+  readonly #env: DrainEnv;
+  #running: Promise<void> | null = null;
+  /** The batch being stored now. */
+  #batch: Promise<void> = Promise.resolve();
+  #idleTimer: Timer | null = null;
+  #retryTimer: Timer | null = null;
+  #writtenSinceIdle = false;
+  #closed = false;
+  /** The last error, until a drain succeeds; shown by the status. */
+  failure: WeftError | null = null;
+  /** One room for the chunks of a batch, reused: fresh memory of this size costs more than filling it. */
+  readonly #room = Buffer.allocUnsafeSlow(batchBytes + extentSizeBytes);
+  #roomUsed = 0;
+
+  constructor(env: DrainEnv) {
+    this.#env = env;
+    this.#watchIdle();
+  }
+
+  /** Called for every change: the journal is not idle. */
+  noticeWrite(): void {
+    this.#writtenSinceIdle = true;
+    if (this.#running === null && this.#retryTimer === null && this.#usedFraction() >= startFraction)
+      this.#start(stopFraction);
+  }
+
+  /** Drains everything that is in the journal now. Errors as WeftError. */
+  async drainAll(): Promise<void> {
+    while (this.#running !== null) await this.#running.catch(() => {});
+    await this.#env.journal.sealActive();
+    await this.#run(0);
+  }
+
+  /** Resolves when no batch that began before is being stored. */
+  settled(): Promise<void> {
+    return this.#batch.catch(() => {});
+  }
+
+  /** Starts nothing new, and resolves when the batch in hand is stored. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#idleTimer?.cancel();
+    this.#retryTimer?.cancel();
+    await this.#running?.catch(() => {});
+  }
+
+  #usedFraction(): number {
+    return this.#env.journal.usedBytes / this.#env.journal.capacityBytes;
+  }
+
+  /** Every `idleAfterMs`: was anything written since the last look? If not, but before that, drain all. */
+  #watchIdle(): void {
+    let dirty = true;
+    const look = (): void => {
+      if (this.#closed) return;
+      if (this.#writtenSinceIdle) {
+        this.#writtenSinceIdle = false;
+        dirty = true;
+      } else if (dirty && this.#running === null && this.#retryTimer === null) {
+        dirty = false;
+        void this.#env.journal.sealActive().then(() => this.#start(0));
+      }
+      this.#idleTimer = this.#env.clock.after(idleAfterMs, look);
+    };
+    this.#idleTimer = this.#env.clock.after(idleAfterMs, look);
+  }
+
+  #start(untilFraction: number): void {
+    if (this.#closed || this.#running !== null) return;
+    this.#run(untilFraction).catch((error) => {
+      const failure = asWeftError(error);
+      this.#env.log.warn(
+        { code: failure.code, error: failure.message },
+        'the journal cannot be drained; trying again',
+      );
+      // Writers behind a full journal hear of it rather than wait for what may never come.
+      this.#env.journal.refuseWaiting(failure);
+      if (this.#closed) return;
+      this.#retryTimer = this.#env.clock.after(retryAfterMs, () => {
+        this.#retryTimer = null;
+        this.#start(untilFraction);
+      });
+    });
+  }
+
+  #run(untilFraction: number): Promise<void> {
+    assert(this.#running === null, 'one drain at a time');
+    const run = this.#drainFiles(untilFraction)
+      .then(() => {
+        this.failure = null;
+        this.#env.stored();
+      })
+      .catch((error) => {
+        this.failure = asWeftError(error);
+        throw this.failure;
+      })
+      .finally(() => {
+        this.#running = null;
+      });
+    this.#running = run;
+    return run;
+  }
+
+  async #drainFiles(untilFraction: number): Promise<void> {
+    const { journal } = this.#env;
+    // What is sealed later belongs to a later run: a drain of everything ends although writes go on.
+    const lastFile = journal.sealedFiles().at(-1)?.fileNumber ?? 0;
+    while (!this.#closed && (untilFraction === 0 || this.#usedFraction() > untilFraction)) {
+      const file = journal.sealedFiles()[0];
+      if (file === undefined || (untilFraction === 0 && file.fileNumber > lastFile)) return;
+      await this.#drainFile(file.fileNumber);
+      if (this.#closed) return;
+      await journal.release(file.fileNumber);
+    }
+  }
+
+  async #drainFile(fileNumber: number): Promise<void> {
+    let works: ExtentWork[] = [];
+    this.#roomUsed = 0;
+    for (const [volumeKey, extentIndex] of this.#extentsOf(fileNumber)) {
+      if (this.#closed) return;
+      const chunkSizeBytes = this.#env.chunkSizeOf(volumeKey);
+      if (chunkSizeBytes === null) continue;
+      const work = await this.#readExtent(volumeKey, chunkSizeBytes, extentIndex);
+      if (work !== null) works.push(work);
+      if (this.#roomUsed >= batchBytes) {
+        await this.#store(works);
+        works = [];
+        this.#roomUsed = 0;
+      }
+    }
+    await this.#store(works);
+  }
+
+  /** The extents of which the index still refers to this file, in order. */
+  #extentsOf(fileNumber: number): [volumeKey: number, extentIndex: number][] {
+    const { journal } = this.#env;
+    const file = journal.sealedFiles().find((each) => each.fileNumber === fileNumber);
+    assert(file !== undefined, 'the file is sealed');
+    const extents = new Map<number, Set<number>>();
+    for (const record of file.records) {
+      const firstBlock = record.offsetBytes / blockSizeBytes;
+      for (const run of journal.index.runs(
+        record.volumeKey,
+        firstBlock,
+        record.lengthBytes / blockSizeBytes,
+      )) {
+        if (run.kind === 'below' || journal.fileOf(run.address) !== fileNumber) continue;
+        const indexes = extents.get(record.volumeKey) ?? new Set();
+        extents.set(record.volumeKey, indexes);
+        const last = Math.floor((run.block + run.count - 1) / extentBlocks);
+        for (let extent = Math.floor(run.block / extentBlocks); extent <= last; extent++) indexes.add(extent);
+      }
+    }
+    return [...extents].flatMap(([volumeKey, indexes]) =>
+      [...indexes].sort((a, b) => a - b).map((extent): [number, number] => [volumeKey, extent]),
+    );
+  }
+
+  /** Reads the chunks of an extent that the journal changed; null when there is nothing to do. */
+  async #readExtent(
+    volumeKey: number,
+    chunkSizeBytes: number,
+    extentIndex: number,
+  ): Promise<ExtentWork | null> {
+    // What is mapped must be known before the index is looked at: nothing may come between that and the reads.
+    const holeOnly = await this.#isHole(volumeKey, chunkSizeBytes, extentIndex);
+    const firstBlock = extentIndex * extentBlocks;
+    const runs = this.#env.journal.index
+      .runs(volumeKey, firstBlock, extentBlocks)
+      .filter((run) => run.kind !== 'below');
+    if (runs.length === 0) return null;
+    const chunks = changedChunks(runs, firstBlock, chunkSizeBytes);
+    const work: ExtentWork = { volumeKey, updates: [], runs };
+    const firstChunk = (extentIndex * extentSizeBytes) / chunkSizeBytes;
+    const reads: Promise<void>[] = [];
+    for (let chunk = 0; chunk < chunks.length; ) {
+      const kind = chunks[chunk];
+      let end = chunk + 1;
+      while (end < chunks.length && chunks[end] === kind) end++;
+      if (kind === 'zero' && !holeOnly) {
+        for (let each = chunk; each < end; each++) {
+          work.updates.push({ volumeKey, chunkSizeBytes, chunkIndex: firstChunk + each, data: null });
+        }
+      } else if (kind === 'data') {
+        reads.push(this.#readChunks(work, chunkSizeBytes, firstChunk + chunk, end - chunk));
+      }
+      chunk = end;
+    }
+    const failed = (await Promise.allSettled(reads)).find((result) => result.status === 'rejected');
+    if (failed === undefined) return work;
+    return this.#setDamagedAside(work, chunkSizeBytes, asWeftError(failed.reason));
+  }
+
+  #readChunks(work: ExtentWork, chunkSizeBytes: number, firstChunk: number, count: number): Promise<void> {
+    const room = this.#room.subarray(this.#roomUsed, this.#roomUsed + count * chunkSizeBytes);
+    this.#roomUsed += room.length;
+    for (let index = 0; index < count; index++) {
+      const data = room.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes);
+      work.updates.push({ volumeKey: work.volumeKey, chunkSizeBytes, chunkIndex: firstChunk + index, data });
+    }
+    return new Promise((resolve, reject) => {
+      this.#env.read(work.volumeKey, chunkSizeBytes, firstChunk * chunkSizeBytes, room, (error) => {
+        if (error === null) resolve();
+        else reject(error);
+      });
+    });
+  }
+
+  #isHole(volumeKey: number, chunkSizeBytes: number, extentIndex: number): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const offsetBytes = extentIndex * extentSizeBytes;
+      const volume = { volumeKey, chunkSizeBytes };
+      this.#env.extents.allocation(volume, offsetBytes, extentSizeBytes, (error, mapped, lengthBytes) => {
+        if (error !== null) reject(error);
+        else resolve(!mapped && lengthBytes >= extentSizeBytes);
+      });
+    });
+  }
+
+  /**
+   * A chunk that lies under new blocks fails its checksum. It must not stop the drain, and the new blocks must not be
+   * lost, nor may the damaged ones turn into zeros: so the good chunks go on to be stored, and the journal's blocks
+   * of the damaged ones are written into the journal again, at its end.
+   */
+  async #setDamagedAside(work: ExtentWork, chunkSizeBytes: number, error: WeftError): Promise<ExtentWork> {
+    if (error.code !== 'CORRUPT') throw error;
+    const good: ChunkUpdate[] = [];
+    for (const update of work.updates) {
+      if (update.data === null) {
+        good.push(update);
+        continue;
+      }
+      const offsetBytes = update.chunkIndex * chunkSizeBytes;
+      const read = await this.#readAgain(work.volumeKey, chunkSizeBytes, offsetBytes, update.data);
+      if (read === null) good.push(update);
+      else await this.#rewriteJournalBlocks(work, offsetBytes, chunkSizeBytes, read);
+    }
+    return { ...work, updates: good, runs: runsInside(work.runs, good, chunkSizeBytes) };
+  }
+
+  #readAgain(
+    volumeKey: number,
+    chunkSizeBytes: number,
+    offsetBytes: number,
+    data: Buffer,
+  ): Promise<Error | null> {
+    return new Promise((resolve) => this.#env.read(volumeKey, chunkSizeBytes, offsetBytes, data, resolve));
+  }
+
+  async #rewriteJournalBlocks(
+    work: ExtentWork,
+    offsetBytes: number,
+    lengthBytes: number,
+    damage: Error,
+  ): Promise<void> {
+    this.#env.log.warn(
+      { volumeKey: work.volumeKey, offsetBytes, error: damage.message },
+      'a damaged chunk is left as it is',
+    );
+    const runs = this.#env.journal.index.runs(
+      work.volumeKey,
+      offsetBytes / blockSizeBytes,
+      lengthBytes / blockSizeBytes,
+    );
+    for (const run of runs) {
+      if (run.kind === 'below') continue;
+      const data = Buffer.allocUnsafe(run.count * blockSizeBytes);
+      const error = await this.#readAgain(work.volumeKey, lengthBytes, run.block * blockSizeBytes, data);
+      if (error !== null) throw error;
+      await this.#env.rewrite(work.volumeKey, run.block * blockSizeBytes, data);
+    }
+  }
+
+  async #store(works: readonly ExtentWork[]): Promise<void> {
+    if (works.length === 0) return;
+    this.#batch = this.#storeNow(works);
+    await this.#batch;
+  }
+
+  async #storeNow(works: readonly ExtentWork[]): Promise<void> {
+    const kept = works.filter((work) => this.#env.chunkSizeOf(work.volumeKey) !== null);
+    await this.#env.extents.store(kept.flatMap((work) => work.updates));
+    for (const work of kept) {
+      for (const run of work.runs) this.#env.journal.index.remove(work.volumeKey, run);
+    }
+  }
+}
+
+/** What the journal makes of each chunk of an extent: nothing, all zeros, or new data. */
+function changedChunks(
+  runs: readonly BlockRun[],
+  firstBlock: number,
+  chunkSizeBytes: number,
+): ('same' | 'zero' | 'data')[] {
+  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
+  const zeroBlocks = new Uint16Array(extentBlocks / chunkBlocks);
+  const touched = new Uint8Array(zeroBlocks.length);
+  for (const run of runs) {
+    for (let block = run.block - firstBlock; block < run.block - firstBlock + run.count; block++) {
+      const chunk = Math.floor(block / chunkBlocks);
+      touched[chunk] = 1;
+      if (run.kind === 'zero') zeroBlocks[chunk]! += 1;
+    }
+  }
+  return Array.from(touched, (is, chunk) =>
+    is === 0 ? 'same' : zeroBlocks[chunk] === chunkBlocks ? 'zero' : 'data',
+  );
+}
+
+/** The parts of runs that lie in chunks which were stored. */
+function runsInside(
+  runs: readonly BlockRun[],
+  updates: readonly ChunkUpdate[],
+  chunkSizeBytes: number,
+): BlockRun[] {
+  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
+  const stored = new Set(updates.map((update) => update.chunkIndex));
+  const inside: BlockRun[] = [];
+  for (const run of runs) {
+    for (let index = 0; index < run.count; index++) {
+      if (!stored.has(Math.floor((run.block + index) / chunkBlocks))) continue;
+      const address = run.kind === 'journal' ? run.address + index * blockSizeBytes : run.address;
+      inside.push({ ...run, block: run.block + index, count: 1, address, checksums: new Uint32Array(0) });
+    }
+  }
+  return inside;
+}

@@ -1,0 +1,291 @@
+/**
+ * The copy of volumes' data on this node: the journal takes every change, the extent store holds what was drained,
+ * and the journal's index decides which of the two a block is read from.
+ */
+import { assert } from '../base/assert.ts';
+import { asWeftError, WeftError } from '../base/errors.ts';
+import { blockSizeBytes, MiB } from '../base/limits.ts';
+import type { Clock } from '../env/clock.ts';
+import type { Disk } from '../env/disk.ts';
+import type { Random } from '../env/random.ts';
+import { ExtentStore } from '../extents/extent-store.ts';
+import type { MapStore } from '../extents/map-store.ts';
+import { type BlockRun, Journal } from '../journal/journal.ts';
+import { Drain } from './drain.ts';
+import type { Done, Replica, VolumeIdentity, WriteOrder } from './replica.ts';
+import { SpaceGuard } from './space-guard.ts';
+
+/** How the replica tells of what it does beside answering; pino's loggers fit. */
+export interface ReplicaLog {
+  info(facts: object, message: string): void;
+  warn(facts: object, message: string): void;
+}
+
+export interface LocalReplicaEnv {
+  disk: Disk;
+  /** Stays open when the replica closes. */
+  maps: MapStore;
+  clock: Clock;
+  random: Random;
+  log: ReplicaLog;
+}
+
+export interface LocalReplicaOptions {
+  /** Every volume that exists. Records of others are not replayed. */
+  volumes: readonly VolumeIdentity[];
+  journalCapacityBytes: number;
+  journalFileBytes: number;
+  /** Room kept free for the drain, in bytes; see SpaceGuard. */
+  reserveBytes?: number;
+}
+
+export class LocalReplica implements Replica {
+  readonly #journal: Journal;
+  readonly #extents: ExtentStore;
+  readonly #space: SpaceGuard;
+  readonly #drain: Drain;
+  readonly #log: ReplicaLog;
+  /** Chunk sizes of the volumes that exist. */
+  readonly #chunkSizes = new Map<number, number>();
+  #compacting: Promise<void> | null = null;
+  #closed = false;
+
+  /** Recovers the journal. Errors: CORRUPT, FORMAT_TOO_NEW, IO_ERROR: the start is refused, nothing is changed. */
+  static async open(env: LocalReplicaEnv, options: LocalReplicaOptions): Promise<LocalReplica> {
+    const known = new Set(options.volumes.map((volume) => volume.volumeKey));
+    const extents = await ExtentStore.open({ disk: env.disk, maps: env.maps });
+    const journal = await Journal.open(
+      { ...env, log: (message, facts) => env.log.warn(facts, message) },
+      {
+        fileSizeBytes: options.journalFileBytes,
+        capacityBytes: options.journalCapacityBytes,
+        keepVolume: (volumeKey) => known.has(volumeKey),
+      },
+    );
+    const space = await SpaceGuard.open({
+      disk: env.disk,
+      clock: env.clock,
+      undrainedBytes: () => journal.usedBytes,
+      ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),
+    });
+    return new LocalReplica(env, options.volumes, journal, extents, space);
+  }
+
+  private constructor(
+    env: LocalReplicaEnv,
+    volumes: readonly VolumeIdentity[],
+    journal: Journal,
+    extents: ExtentStore,
+    space: SpaceGuard,
+  ) {
+    this.#journal = journal;
+    this.#extents = extents;
+    this.#space = space;
+    this.#log = env.log;
+    for (const volume of volumes) this.add(volume);
+    this.#drain = new Drain({
+      journal,
+      extents,
+      clock: env.clock,
+      log: env.log,
+      chunkSizeOf: (volumeKey) => this.#chunkSizes.get(volumeKey) ?? null,
+      read: (volumeKey, chunkSizeBytes, offsetBytes, target, done) =>
+        this.read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
+      rewrite: (volumeKey, offsetBytes, data) => this.#rewrite(volumeKey, offsetBytes, data),
+      stored: () => this.#compact(),
+    });
+  }
+
+  /** A volume that was created. */
+  add(volume: VolumeIdentity): void {
+    this.#chunkSizes.set(volume.volumeKey, volume.chunkSizeBytes);
+  }
+
+  /** Gives a volume's space back. Nobody may use it any more. May be repeated after a crash. */
+  async destroy(volumeKey: number): Promise<void> {
+    this.#chunkSizes.delete(volumeKey);
+    this.#journal.dropVolume(volumeKey);
+    await this.#drain.settled();
+    await this.#extents.deleteVolume(volumeKey);
+    this.#compact();
+  }
+
+  write(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    data: Buffer,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void {
+    const refusal = this.#space.admit(data.length) ?? this.#refusal(volume);
+    if (refusal !== null) {
+      queueMicrotask(() => done(refusal));
+      return;
+    }
+    this.#drain.noticeWrite();
+    const { volumeKey } = volume;
+    const { epoch, sequence } = order;
+    this.#journal.append(
+      { kind: 'write', volumeKey, offsetBytes, lengthBytes: data.length, epoch, sequence, data },
+      durable,
+      done,
+    );
+  }
+
+  zero(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    lengthBytes: number,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void {
+    const refusal = this.#refusal(volume);
+    if (refusal !== null) {
+      queueMicrotask(() => done(refusal));
+      return;
+    }
+    this.#drain.noticeWrite();
+    const { volumeKey } = volume;
+    const { epoch, sequence } = order;
+    this.#journal.append(
+      { kind: 'zero', volumeKey, offsetBytes, lengthBytes, epoch, sequence, data: null },
+      durable,
+      done,
+    );
+  }
+
+  read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void {
+    const firstBlock = offsetBytes / blockSizeBytes;
+    const runs = this.#journal.index.runs(volume.volumeKey, firstBlock, target.length / blockSizeBytes);
+    if (runs.length === 1) {
+      this.#readRun(volume, runs[0]!, target, done);
+      return;
+    }
+    let waiting = runs.length;
+    let failure: Error | null = null;
+    const runDone: Done = (error) => {
+      failure ??= error;
+      if (--waiting === 0) done(failure);
+    };
+    for (const run of runs) {
+      const start = (run.block - firstBlock) * blockSizeBytes;
+      this.#readRun(volume, run, target.subarray(start, start + run.count * blockSizeBytes), runDone);
+    }
+  }
+
+  flush(done: Done): void {
+    this.#journal.flush(done);
+  }
+
+  allocation(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    limitBytes: number,
+    done: (error: Error | null, mapped: boolean, lengthBytes: number) => void,
+  ): void {
+    // The index is asked block by block: no further than a few extents, the caller asks again behind the answer.
+    const blocks = Math.min(limitBytes, maxAllocationBytes) / blockSizeBytes;
+    const [first] = this.#journal.index.runs(volume.volumeKey, offsetBytes / blockSizeBytes, blocks);
+    assert(first !== undefined, 'a range has a run');
+    const lengthBytes = first.count * blockSizeBytes;
+    if (first.kind !== 'below') {
+      queueMicrotask(() => done(null, first.kind === 'journal', lengthBytes));
+      return;
+    }
+    this.#extents.allocation(volume, offsetBytes, lengthBytes, done);
+  }
+
+  /** Bytes a volume holds. A block that is in the journal and in a chunk counts twice until it is drained. */
+  usedBytes(volume: VolumeIdentity): number {
+    const chunks = this.#extents.usage(volume.volumeKey).chunkCount;
+    return chunks * volume.chunkSizeBytes + this.#journal.index.liveBlocks(volume.volumeKey) * blockSizeBytes;
+  }
+
+  /** The state of the whole copy, in bytes, and the drain's last error while it lasts. */
+  state(): {
+    journal: { usedBytes: number; capacityBytes: number };
+    segmentBytes: number;
+    liveBytes: number;
+    totalBytes: number;
+    freeBytes: number;
+    drainFailure: WeftError | null;
+  } {
+    const { usedBytes, capacityBytes } = this.#journal;
+    return {
+      journal: { usedBytes, capacityBytes },
+      ...this.#extents.totals(),
+      ...this.#space.space,
+      drainFailure: this.#drain.failure,
+    };
+  }
+
+  /** Stores everything the journal holds in segments. */
+  async drain(): Promise<void> {
+    await this.#drain.drainAll();
+    await this.#compacting;
+  }
+
+  /** Makes everything durable and closes. Operations in flight must be done. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#space.close();
+    await this.#drain.close();
+    await this.#compacting;
+    await this.#journal.close();
+    await this.#extents.close();
+  }
+
+  #refusal(volume: VolumeIdentity): WeftError | null {
+    if (this.#chunkSizes.has(volume.volumeKey)) return null;
+    return new WeftError('NOT_FOUND', `volume ${volume.volumeKey} is gone: log out of it`);
+  }
+
+  #readRun(volume: VolumeIdentity, run: BlockRun, target: Buffer, done: Done): void {
+    switch (run.kind) {
+      case 'journal':
+        this.#journal.read(volume.volumeKey, run, target, done);
+        break;
+      case 'zero':
+        target.fill(0);
+        queueMicrotask(() => done(null));
+        break;
+      case 'below':
+        this.#extents.read(volume, run.block * blockSizeBytes, target, done);
+        break;
+    }
+  }
+
+  #rewrite(volumeKey: number, offsetBytes: number, data: Buffer): Promise<void> {
+    const record = { volumeKey, offsetBytes, lengthBytes: data.length, epoch: 0, sequence: 0, data };
+    return new Promise((resolve, reject) => {
+      this.#journal.append({ kind: 'write', ...record }, false, (error) =>
+        error === null ? resolve() : reject(error),
+      );
+    });
+  }
+
+  /** Compacts as long as there is a segment worth it. */
+  #compact(): void {
+    if (this.#closed || this.#compacting !== null) return;
+    const compact = async (): Promise<void> => {
+      while (!this.#closed && (await this.#extents.compactOnce())) {
+        // The next one is chosen anew: what was sparse may be empty by now.
+      }
+    };
+    this.#compacting = compact()
+      .catch((error) =>
+        this.#log.warn(
+          { error: asWeftError(error).message },
+          'compaction stopped; it is tried again after the next drain',
+        ),
+      )
+      .finally(() => {
+        this.#compacting = null;
+      });
+  }
+}
+
+/** `allocation` looks this far ahead, in bytes: GET LBA STATUS continues where an answer ends. */
+const maxAllocationBytes = 64 * MiB;

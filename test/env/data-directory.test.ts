@@ -1,0 +1,79 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { openDataDirectory } from '../../daemon/env/data-directory.ts';
+import { decodeStoreLabel, encodeStoreLabel } from '../../daemon/format/store-label.ts';
+
+t.test('a new directory is labelled, and every start is counted', async (t) => {
+  const path = join(t.testdir(), 'data');
+  const first = await openDataDirectory(path, 0);
+  t.equal(first.label.starts, 1);
+  t.equal(statSync(path).mode & 0o777, 0o700);
+  first.unlock();
+  const second = await openDataDirectory(path, 1);
+  t.equal(second.label.starts, 2);
+  t.equal(second.label.nodeId, first.label.nodeId);
+  t.equal(second.label.createdAt, '1970-01-01T00:00:00.000Z');
+  second.unlock();
+});
+
+t.test('a second daemon on the directory is refused while the first lives', async (t) => {
+  const path = t.testdir();
+  const module = new URL('../../daemon/env/data-directory.ts', import.meta.url).href;
+  const holder = spawn(
+    process.execPath,
+    [
+      '--input-type=module',
+      '-e',
+      `const m = await import(${JSON.stringify(module)}); await m.openDataDirectory(${JSON.stringify(path)}, 0);
+       process.stdout.write('held'); setInterval(() => {}, 1000);`,
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  await once(holder.stdout, 'data');
+  await t.rejects(openDataDirectory(path, 0), { code: 'LOCKED' });
+  holder.kill('SIGKILL');
+  await once(holder, 'exit');
+  const mine = await openDataDirectory(path, 0);
+  t.equal(mine.label.starts, 2, 'the lock went with the process');
+  mine.unlock();
+});
+
+t.test('a damaged, foreign, missing or newer label is refused and left alone', async (t) => {
+  const path = t.testdir();
+  const label = join(path, 'label.json');
+  (await openDataDirectory(path, 0)).unlock();
+  const good = readFileSync(label, 'utf8');
+  for (const [bad, code] of [
+    [good.replace('"starts":1', '"starts":2'), 'CORRUPT'],
+    ['{}', 'CORRUPT'],
+    ['null', 'CORRUPT'],
+    ['\0\0\0', 'CORRUPT'],
+    ['', 'CORRUPT'],
+    [good.replace('"version":1', '"version":2'), 'FORMAT_TOO_NEW'],
+  ] as const) {
+    writeFileSync(label, bad);
+    await t.rejects(openDataDirectory(path, 0), { code });
+    t.equal(readFileSync(label, 'utf8'), bad);
+  }
+  rmSync(label);
+  writeFileSync(join(path, 'control.db'), 'precious');
+  await t.rejects(openDataDirectory(path, 0), { code: 'CORRUPT' }, 'data without a label');
+});
+
+t.test('the label is these bytes', async (t) => {
+  const label = {
+    nodeId: '00000000-0000-4000-8000-000000000000',
+    starts: 3,
+    createdAt: '2026-11-21T00:00:00.000Z',
+  };
+  const bytes = encodeStoreLabel(label);
+  t.equal(
+    bytes.toString().replace(/"crc32c":"[0-9a-f]{8}"/, '"crc32c":"…"'),
+    '{"magic":"WEFT-NODE","version":1,"nodeId":"00000000-0000-4000-8000-000000000000","starts":3,' +
+      '"createdAt":"2026-11-21T00:00:00.000Z","crc32c":"…"}\n',
+  );
+  t.same(decodeStoreLabel(bytes, 'label.json'), label);
+});
