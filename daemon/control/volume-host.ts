@@ -1,0 +1,34 @@
+import type { VolumeRecord } from './documents.ts';
+
+/**
+ * The data path as the catalog sees it. The catalog decides and records; the host carries out, always after the
+ * record is durable, so that a crash in between is made up for at the next start.
+ */
+export interface VolumeHost {
+  /** HOST:PORT of every address volumes are reached at. */
+  portals(): string[];
+  /** Brings it online as an iSCSI target: at start, after it was created, after it was restored. */
+  serve(volume: VolumeRecord): void;
+  /** It has grown. */
+  resize(volume: VolumeRecord): void;
+  /** No longer reachable when this resolves, its sessions dropped. */
+  withdraw(volume: VolumeRecord): Promise<void>;
+  /** Its data is gone and its space given back when this resolves. No error when there is none. */
+  destroy(volumeKey: number): Promise<void>;
+  sessions(volume: VolumeRecord): VolumeSession[];
+  /** Fences the initiator out, everybody when null: nothing it sent takes effect after this returned. */
+  dropSessions(volume: VolumeRecord, initiator: string | null): void;
+  usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number };
+  capacity(): { totalBytes: number; freeBytes: number; usedBytes: number };
+  journal(): { usedBytes: number; capacityBytes: number };
+}
+
+/** An initiator logged in now. */
+export interface VolumeSession {
+  /** Its iSCSI name. */
+  initiator: string;
+  /** HOST:PORT it comes from. */
+  address: string;
+  /** ISO 8601, UTC. */
+  since: string;
+}
