@@ -1,3 +1,6 @@
+import { normalize } from 'node:path/posix';
+import { WeftError } from '../base/errors.ts';
+
 /**
  * A store's directory as the fabric sees it: the only way the data path reaches a disk.
  *
@@ -6,14 +9,15 @@
  *  - what was written before `sync` was called survives power loss once `sync` has called back;
  *  - what was not synced may survive whole, in part (any set of 4 KiB pages, or torn sectors) or not at all;
  *  - a file's creation, removal and renaming survive power loss after `syncDirectory`.
- * Paths are relative to the store's directory. Errors are WeftErrors (NO_SPACE, IO_ERROR, NOT_FOUND).
+ * Paths are relative to the store's directory, and stay in it. Errors are WeftErrors (NO_SPACE, IO_ERROR, NOT_FOUND,
+ * ALREADY_EXISTS for 'create').
  */
 export interface Disk {
   /** 'read': must exist. 'write': must exist, read and write. 'create': must not exist, read and write. */
   open(path: string, mode: 'read' | 'write' | 'create'): Promise<DiskFile>;
   /** Names in a directory, sorted; empty when it does not exist. */
   list(directory: string): Promise<string[]>;
-  /** Creates a directory and its parents; no error when it exists. */
+  /** Creates a directory and its parents, durably; no error when it exists. */
   makeDirectory(path: string): Promise<void>;
   /** No error when it does not exist. */
   remove(path: string): Promise<void>;
@@ -34,4 +38,13 @@ export interface DiskFile {
   truncate(sizeBytes: number): Promise<void>;
   size(): Promise<number>;
   close(): Promise<void>;
+}
+
+/** A path inside the store's directory as all disks know it: '.' for the directory itself. */
+export function storePath(path: string): string {
+  const plain = normalize(path === '' ? '.' : path).replace(/\/$/, '');
+  if (plain.startsWith('/') || plain === '..' || plain.startsWith('../') || plain.includes('\0')) {
+    throw new WeftError('INVALID_ARGUMENT', `${JSON.stringify(path)} does not lie in the store's directory`);
+  }
+  return plain;
 }
