@@ -231,6 +231,11 @@ export class Journal {
     );
   }
 
+  /** The number of the file an address of the index lies in. */
+  fileOf(address: number): number {
+    return Math.floor(address / this.#strideBytes);
+  }
+
   /** Files that wait to be drained, oldest first. */
   sealedFiles(): readonly SealedFile[] {
     return this.#sealed.slice();
