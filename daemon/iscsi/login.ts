@@ -1,0 +1,273 @@
+/**
+ * The login phase of one connection (RFC 7143 §6.3, §11.12): a function of requests to answers; time and sockets are
+ * the connection's.
+ *
+ *   security (CSG 0) ──T──> operational (CSG 1) ──T──> full feature (3)
+ *        └────────────────────────T────────────────────────┘
+ *
+ * A login may start at either stage; starting at the operational one forgoes authentication, which a target with CHAP
+ * refuses.
+ */
+
+import type { Random } from '../env/random.ts';
+import { ChapExchange } from './chap.ts';
+import { encodeKeyText, type KeyPair, maxTextBytes, parseKeyText } from './key-text.ts';
+import {
+  defaultParameters,
+  negotiateKey,
+  type SessionParameters,
+  settleParameters,
+  targetMaxDataBytes,
+} from './negotiation.ts';
+import type { LoginRequestPdu } from './pdu.ts';
+import type { TargetDirectory, TargetEntry } from './target-directory.ts';
+
+/** Status-Class and Status-Detail, §11.13.5. */
+export const LoginStatus = {
+  success: 0x0000,
+  initiatorError: 0x0200,
+  authenticationFailed: 0x0201,
+  forbidden: 0x0202,
+  targetNotFound: 0x0203,
+  versionUnsupported: 0x0205,
+  tooManyConnections: 0x0206,
+  missingParameter: 0x0207,
+  sessionTypeUnsupported: 0x0209,
+  noSuchSession: 0x020a,
+  invalidDuringLogin: 0x020b,
+  targetError: 0x0300,
+  serviceUnavailable: 0x0301,
+  outOfResources: 0x0302,
+} as const;
+
+/** The one portal group of a fabric's node (§13.9). */
+export const portalGroupTag = 1;
+
+const stageSecurity = 0;
+const stageOperational = 1;
+const stageFullFeature = 3;
+
+/** Requests in one login. CHAP and operational negotiation take four. */
+const maxRequests = 32;
+const namePattern = /^(iqn|eui|naa)\.[\x21-\x7e]{1,219}$/;
+
+/** What a finished login makes of a connection. */
+export interface LoginResult {
+  initiatorName: string;
+  isid: string;
+  cid: number;
+  cmdSn: number;
+  /** Null in a discovery session. */
+  target: TargetEntry | null;
+  parameters: SessionParameters;
+}
+
+export interface LoginReply {
+  transit: boolean;
+  stage: number;
+  nextStage: number;
+  text: Buffer;
+}
+
+export type LoginOutcome =
+  | { kind: 'continue'; reply: LoginReply }
+  | { kind: 'complete'; reply: LoginReply; result: LoginResult }
+  | { kind: 'refuse'; status: number; reason: string };
+
+export class Login {
+  private readonly directory: TargetDirectory;
+  private readonly random: Random;
+  private readonly parameters = defaultParameters();
+  private readonly seenKeys = new Set<string>();
+  private first: LoginRequestPdu | null = null;
+  private stage = stageSecurity;
+  private requests = 0;
+  private text: Buffer = Buffer.alloc(0);
+  private initiatorName = '';
+  private target: TargetEntry | null = null;
+  private chap: ChapExchange | null = null;
+  private method: 'none' | 'chap' | null = null;
+  private hasDeclared = false;
+
+  constructor(directory: TargetDirectory, random: Random) {
+    this.directory = directory;
+    this.random = random;
+  }
+
+  next(request: LoginRequestPdu, data: Buffer): LoginOutcome {
+    this.requests += 1;
+    if (this.requests > maxRequests) return refuse(LoginStatus.initiatorError, 'too many login requests');
+    const flaw = this.first === null ? this.checkFirst(request) : this.checkNext(request);
+    if (flaw !== null) return flaw;
+    if (this.text.length + data.length > maxTextBytes)
+      return refuse(LoginStatus.initiatorError, 'text too long');
+    this.text = Buffer.concat([this.text, data]);
+    if (request.continued) {
+      if (request.transit) return refuse(LoginStatus.initiatorError, 'T and C in one request');
+      return this.reply(request, false, []);
+    }
+    const pairs = parseKeyText(this.text);
+    this.text = Buffer.alloc(0);
+    if (pairs === null) return refuse(LoginStatus.initiatorError, 'malformed text');
+    return this.step(request, pairs);
+  }
+
+  private checkFirst(request: LoginRequestPdu): LoginOutcome | null {
+    if (request.versionMin > 0) return refuse(LoginStatus.versionUnsupported, 'protocol version');
+    // One connection a session, so a login with a session's TSIH asks for what we never offer (§6.3.1).
+    if (request.tsih !== 0) return refuse(LoginStatus.noSuchSession, 'no session takes another connection');
+    if (request.currentStage > stageOperational) return refuse(LoginStatus.initiatorError, 'stage');
+    this.first = request;
+    this.stage = request.currentStage;
+    return this.checkStage(request);
+  }
+
+  private checkNext(request: LoginRequestPdu): LoginOutcome | null {
+    const first = this.first!;
+    if (request.isid !== first.isid || request.tsih !== first.tsih || request.cid !== first.cid) {
+      return refuse(LoginStatus.initiatorError, 'another session in the same login');
+    }
+    return this.checkStage(request);
+  }
+
+  private checkStage(request: LoginRequestPdu): LoginOutcome | null {
+    if (request.currentStage !== this.stage) return refuse(LoginStatus.initiatorError, 'stage out of order');
+    if (!request.transit) return null;
+    const isForward = request.nextStage > request.currentStage && request.nextStage !== 2;
+    return isForward ? null : refuse(LoginStatus.initiatorError, 'stage transition');
+  }
+
+  private step(request: LoginRequestPdu, pairs: KeyPair[]): LoginOutcome {
+    const keys = new Map(pairs);
+    for (const [key] of pairs) {
+      const isRepeatable = key.startsWith('CHAP_');
+      if (this.seenKeys.has(key) && !isRepeatable) return refuse(LoginStatus.initiatorError, `${key} twice`);
+      this.seenKeys.add(key);
+    }
+    const isFirst = this.initiatorName === '';
+    if (isFirst) {
+      const flaw = this.identify(keys);
+      if (flaw !== null) return flaw;
+    }
+    const answers: KeyPair[] = [];
+    if (isFirst && this.target !== null) {
+      if (this.target.alias !== undefined) answers.push(['TargetAlias', this.target.alias]);
+      answers.push(['TargetPortalGroupTag', String(portalGroupTag)]);
+    }
+    const flaw =
+      this.stage === stageSecurity ? this.authenticate(request, keys, answers) : this.checkUnauthenticated();
+    if (flaw !== null) return flaw;
+    for (const [key, value] of pairs) {
+      if (identityKeys.has(key)) continue;
+      const answer = negotiateKey(key, value, this.parameters);
+      if (answer !== null) answers.push(answer);
+    }
+    if (this.stage === stageOperational && !this.hasDeclared) {
+      this.hasDeclared = true;
+      answers.push(['MaxRecvDataSegmentLength', String(targetMaxDataBytes)]);
+    }
+    const mayTransit = this.stage === stageOperational || this.isAuthenticated();
+    return this.reply(request, request.transit && mayTransit, answers);
+  }
+
+  /** The keys of the leading request (§6.3): who logs in, and where. */
+  private identify(keys: ReadonlyMap<string, string>): LoginOutcome | null {
+    const initiatorName = keys.get('InitiatorName');
+    if (initiatorName === undefined) return refuse(LoginStatus.missingParameter, 'InitiatorName is missing');
+    if (!namePattern.test(initiatorName))
+      return refuse(LoginStatus.initiatorError, 'malformed InitiatorName');
+    this.initiatorName = initiatorName;
+    const sessionType = keys.get('SessionType') ?? 'Normal';
+    if (sessionType === 'Discovery') return null;
+    if (sessionType !== 'Normal') return refuse(LoginStatus.sessionTypeUnsupported, 'SessionType');
+    const targetName = keys.get('TargetName');
+    if (targetName === undefined) return refuse(LoginStatus.missingParameter, 'TargetName is missing');
+    // Names are compared in their normalized, lower-case form (§4.2.7.2).
+    this.target = this.directory.find(targetName) ?? this.directory.find(targetName.toLowerCase());
+    if (this.target === null) return refuse(LoginStatus.targetNotFound, 'no such target');
+    return null;
+  }
+
+  private authenticate(
+    request: LoginRequestPdu,
+    keys: ReadonlyMap<string, string>,
+    answers: KeyPair[],
+  ): LoginOutcome | null {
+    const credentials = this.target?.chap ?? null;
+    const offered = keys.get('AuthMethod');
+    if (this.method === null && offered !== undefined) {
+      const wanted = credentials === null ? 'None' : 'CHAP';
+      if (!offered.split(',').includes(wanted)) {
+        return refuse(LoginStatus.authenticationFailed, `AuthMethod=${wanted} is needed`);
+      }
+      this.method = credentials === null ? 'none' : 'chap';
+      answers.push(['AuthMethod', wanted]);
+      if (credentials !== null) {
+        this.chap = new ChapExchange(credentials, this.target?.mutualChap ?? null, this.random);
+      }
+    }
+    const chapKeys = [...keys.keys()].some((key) => key.startsWith('CHAP_'));
+    if (this.chap !== null && chapKeys) {
+      const chapAnswers = this.chap.next(keys);
+      if (chapAnswers === null) return refuse(LoginStatus.authenticationFailed, 'CHAP failed');
+      answers.push(...chapAnswers);
+    } else if (credentials !== null && request.transit && this.method === null) {
+      return refuse(LoginStatus.authenticationFailed, 'CHAP is needed');
+    }
+    return null;
+  }
+
+  private checkUnauthenticated(): LoginOutcome | null {
+    if (this.isAuthenticated()) return null;
+    return refuse(LoginStatus.authenticationFailed, 'CHAP is needed');
+  }
+
+  private isAuthenticated(): boolean {
+    if ((this.target?.chap ?? null) === null) return true;
+    return this.chap?.isDone === true;
+  }
+
+  private reply(request: LoginRequestPdu, transit: boolean, answers: readonly KeyPair[]): LoginOutcome {
+    const reply: LoginReply = {
+      transit,
+      stage: this.stage,
+      nextStage: transit ? request.nextStage : 0,
+      text: encodeKeyText(answers),
+    };
+    if (!transit) return { kind: 'continue', reply };
+    this.stage = request.nextStage;
+    if (request.nextStage !== stageFullFeature) return { kind: 'continue', reply };
+    // Only who has proved itself learns why it may not log in.
+    const refusal = this.target?.admit(this.initiatorName) ?? null;
+    if (refusal !== null) return refuse(LoginStatus.forbidden, refusal);
+    settleParameters(this.parameters);
+    const first = this.first!;
+    const result: LoginResult = {
+      initiatorName: this.initiatorName,
+      isid: first.isid,
+      cid: first.cid,
+      cmdSn: first.cmdSn,
+      target: this.target,
+      parameters: this.parameters,
+    };
+    return { kind: 'complete', reply, result };
+  }
+}
+
+/** Taken by `identify` and `authenticate`; everything else is negotiated. */
+const identityKeys = new Set([
+  'InitiatorName',
+  'InitiatorAlias',
+  'TargetName',
+  'SessionType',
+  'AuthMethod',
+  'CHAP_A',
+  'CHAP_I',
+  'CHAP_C',
+  'CHAP_N',
+  'CHAP_R',
+]);
+
+function refuse(status: number, reason: string): LoginOutcome {
+  return { kind: 'refuse', status, reason };
+}

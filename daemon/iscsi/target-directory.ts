@@ -1,0 +1,40 @@
+/**
+ * What the transport asks of those behind it: which targets there are, who may log in, and the SCSI device of each.
+ * The composition root joins it to the volumes and their device servers.
+ */
+import type { ScsiCommand, ScsiReply } from '../scsi/command.ts';
+
+/** The SCSI device of one target. Calls back once per command, at once or later. */
+export interface ScsiDevice {
+  execute(command: ScsiCommand, done: (reply: ScsiReply) => void): void;
+  /** The I_T nexus is gone (SAM-5 6.3.4): its unit attentions and SPC-2 reservations go. Nothing of it is in flight. */
+  nexusLost(nexus: string): void;
+  /** LOGICAL UNIT RESET asked for by `nexus` (SAM-5 6.3.3): everybody else gets a unit attention. */
+  resetUnit(lun: Buffer, nexus: string): void;
+  /** The same for every logical unit of the target. */
+  resetTarget(nexus: string): void;
+  lunExists(lun: Buffer): boolean;
+}
+
+export interface ChapCredentials {
+  user: string;
+  secret: string;
+}
+
+export interface TargetEntry {
+  readonly iqn: string;
+  readonly alias?: string;
+  readonly device: ScsiDevice;
+  /** What an initiator must know to log in; null: anybody may. */
+  readonly chap: ChapCredentials | null;
+  /** What the target proves itself with when an initiator asks for it. Must differ from `chap` in its secret. */
+  readonly mutualChap?: ChapCredentials | null;
+  /** Null when the initiator may log in, or the reason why not (the volume is claimed by another host). */
+  admit(initiatorName: string): string | null;
+}
+
+export interface TargetDirectory {
+  find(iqn: string): TargetEntry | null;
+  /** What discovery shows the initiator. Portals are `address:port`; none means the one it asked at. */
+  list(initiatorName: string): readonly { iqn: string; portals: readonly string[] }[];
+}
