@@ -88,10 +88,12 @@ export class Initiator {
     for (const [at, value] of Object.entries(fields.words ?? {})) header.writeUInt32BE(value, Number(at));
     fields.cdb?.copy(header, 32);
     const parts: Buffer[] = [header];
-    if (this.headerDigest) parts.push(digestOf(header));
+    // Digests begin after the login.
+    const isLogin = fields.opcode === 0x03;
+    if (this.headerDigest && !isLogin) parts.push(digestOf(header));
     const padded = Buffer.concat([data, Buffer.alloc(-data.length & 3)]);
     if (padded.length > 0) parts.push(padded);
-    if (this.dataDigest && padded.length > 0) parts.push(digestOf(padded));
+    if (this.dataDigest && !isLogin && padded.length > 0) parts.push(digestOf(padded));
     return Buffer.concat(parts);
   }
 
