@@ -1,0 +1,80 @@
+import type { VolumeRecord } from '../../daemon/control/documents.ts';
+import type { VolumeHost, VolumeSession } from '../../daemon/control/volume-host.ts';
+
+/** A data path that keeps no data and remembers what it was told, in order. */
+export class FakeVolumeHost implements VolumeHost {
+  readonly calls: string[] = [];
+  /** Volume keys whose data exists. */
+  readonly data = new Set<number>();
+  /** Volume ids that can be logged in to. */
+  readonly served = new Set<string>();
+  readonly #sessions = new Map<string, VolumeSession[]>();
+  /** Errors that the next calls of `destroy` fail with. */
+  readonly destroyFaults: Error[] = [];
+  /** When set, `destroy` waits for it. */
+  destroyGate: Promise<void> | null = null;
+
+  portals(): string[] {
+    return ['127.0.0.1:3260'];
+  }
+
+  serve(volume: VolumeRecord): void {
+    this.calls.push(`serve ${volume.name}`);
+    this.served.add(volume.id);
+    this.data.add(volume.volumeKey);
+  }
+
+  resize(volume: VolumeRecord): void {
+    this.calls.push(`resize ${volume.name} ${volume.sizeBytes}`);
+  }
+
+  async withdraw(volume: VolumeRecord): Promise<void> {
+    this.calls.push(`withdraw ${volume.name}`);
+    this.served.delete(volume.id);
+    this.#sessions.delete(volume.id);
+  }
+
+  async destroy(volumeKey: number): Promise<void> {
+    this.calls.push(`destroy ${volumeKey}`);
+    await this.destroyGate;
+    const fault = this.destroyFaults.shift();
+    if (fault !== undefined) throw fault;
+    this.data.delete(volumeKey);
+  }
+
+  sessions(volume: VolumeRecord): VolumeSession[] {
+    return this.#sessions.get(volume.id) ?? [];
+  }
+
+  dropSessions(volume: VolumeRecord, initiator: string | null): void {
+    this.calls.push(`drop ${volume.name} ${initiator ?? 'everybody'}`);
+    const left = this.sessions(volume).filter(
+      (session) => initiator !== null && session.initiator !== initiator,
+    );
+    this.#sessions.set(volume.id, left);
+  }
+
+  usage(volumeKey: number): { usedBytes: number; allocatedBytes: number } {
+    return this.data.has(volumeKey)
+      ? { usedBytes: 16_384, allocatedBytes: 8_192 }
+      : { usedBytes: 0, allocatedBytes: 0 };
+  }
+
+  capacity(): { totalBytes: number; freeBytes: number; usedBytes: number } {
+    return { totalBytes: 1_000_000_000, freeBytes: 900_000_000, usedBytes: 100_000_000 };
+  }
+
+  journal(): { usedBytes: number; capacityBytes: number } {
+    return { usedBytes: 4096, capacityBytes: 1_073_741_824 };
+  }
+
+  /** An initiator logs in, whether or not it may. */
+  login(volumeId: string, initiator: string): void {
+    const session = { initiator, address: '10.0.0.9:40000', since: '2026-11-01T00:00:00.000Z' };
+    this.#sessions.set(volumeId, [...(this.#sessions.get(volumeId) ?? []), session]);
+  }
+
+  logout(volumeId: string): void {
+    this.#sessions.delete(volumeId);
+  }
+}
