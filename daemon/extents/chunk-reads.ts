@@ -125,8 +125,10 @@ export class ChunkReads {
     read.pending++;
     this.segments.use(segment, (openError) => {
       if (openError) {
-        const what = openError.code === 'CORRUPT' ? openError.message : null;
-        return this.settle(read, what ? corrupt(read.volume, from, segment.segmentNumber, what) : openError);
+        const damaged = openError.code === 'CORRUPT' || openError.code === 'NOT_FOUND';
+        const { segmentNumber } = segment;
+        const failure = damaged ? corrupt(read.volume, from, segmentNumber, openError.message) : openError;
+        return this.settle(read, failure);
       }
       const buffer = takeReadBuffer(run.lengthBytes);
       const window = buffer.subarray(0, run.lengthBytes);

@@ -6,7 +6,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
-import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes } from '../base/limits.ts';
+import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes, segmentSizeBytes } from '../base/limits.ts';
 import type { Disk } from '../env/disk.ts';
 import { codecRaw } from '../format/segment-chunk.ts';
 import type { ReadDone } from './chunk-reads.ts';
@@ -31,6 +31,8 @@ export interface ExtentStoreEnv {
   maps: MapStore;
   log?: SegmentLog;
   pageCacheLimitPages?: number;
+  /** A segment takes no more chunks once it is this long. */
+  segmentSizeBytes?: number;
 }
 
 /** One chunk as it is from now on. */
@@ -77,18 +79,24 @@ export class ExtentStore {
     const segments = await Segments.open(env.disk, env.log, summary.segments);
     const limitPages = env.pageCacheLimitPages ?? pageCacheLimitPages;
     const map = new ExtentMap(env.maps, segments, summary, limitPages);
-    return new ExtentStore(segments, map, summary.nextChunkId, env.log);
+    return new ExtentStore(env, segments, map, summary.nextChunkId);
   }
 
-  private constructor(segments: Segments, map: ExtentMap, nextChunkId: number, log: SegmentLog | undefined) {
+  private constructor(env: ExtentStoreEnv, segments: Segments, map: ExtentMap, nextChunkId: number) {
+    const sizeBytes = env.segmentSizeBytes ?? segmentSizeBytes;
     this.segments = segments;
     this.map = map;
     this.nextChunkId = nextChunkId;
     this.reads = new ChunkReads(map, segments);
-    this.writer = new SegmentWriter(segments);
-    const checkOpen = () => this.checkOpen();
-    const writer = new SegmentWriter(segments);
-    this.compaction = { map, segments, writer, turns: this.turns, log, checkOpen };
+    this.writer = new SegmentWriter(segments, sizeBytes);
+    this.compaction = {
+      map,
+      segments,
+      writer: new SegmentWriter(segments, sizeBytes),
+      turns: this.turns,
+      log: env.log,
+      checkOpen: () => this.checkOpen(),
+    };
   }
 
   /**

@@ -6,7 +6,6 @@
  */
 import { crc32c } from '@node-rs/crc32';
 import { assert } from '../base/assert.ts';
-import { segmentSizeBytes } from '../base/limits.ts';
 import type { DiskFile } from '../env/disk.ts';
 import {
   chunkHeaderBytes,
@@ -42,10 +41,12 @@ export interface Appended {
 
 export class SegmentWriter {
   private readonly segments: Segments;
+  private readonly segmentSizeBytes: number;
   private active: Segment | null = null;
 
-  constructor(segments: Segments) {
+  constructor(segments: Segments, segmentSizeBytes: number) {
     this.segments = segments;
+    this.segmentSizeBytes = segmentSizeBytes;
   }
 
   /**
@@ -111,7 +112,7 @@ export class SegmentWriter {
     if (this.active && chunks.length > 0) this.touch(this.active, appended);
     for (const chunk of chunks) {
       const recordBytes = chunkRecordBytes(chunk.payload.length);
-      if (this.active && this.active.sizeBytes + pieceBytes + recordBytes > segmentSizeBytes) {
+      if (this.active && this.active.sizeBytes + pieceBytes + recordBytes > this.segmentSizeBytes) {
         await this.writePieces(this.active, pieces, pieceBytes);
         pieces = [];
         pieceBytes = 0;

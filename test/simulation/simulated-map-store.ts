@@ -32,6 +32,8 @@ interface State {
 export class SimulatedMapStore implements MapStore {
   private readonly env: MapEnvironment;
   private state: State = { nextChunkId: 1, pages: new Map(), chunks: new Map() };
+  /** Requests in the order they were made; the scheduler may fire in another. */
+  private readonly requests: (() => void)[] = [];
   /** Commits that have been asked for and not carried out yet, in order. */
   private readonly waiting: (() => void)[] = [];
   private closed = false;
@@ -118,13 +120,15 @@ export class SimulatedMapStore implements MapStore {
   private later<Result>(work: () => Result | Promise<Result>): Promise<Result> {
     if (this.closed) return Promise.reject(new WeftError('SHUTTING_DOWN', 'the extent map is closed'));
     return new Promise((resolve, reject) => {
-      this.env.schedule(() => {
-        if (this.crashed) return;
+      this.requests.push(() => {
         try {
           resolve(work());
         } catch (error) {
           reject(error);
         }
+      });
+      this.env.schedule(() => {
+        if (!this.crashed) this.requests.shift()!();
       });
     });
   }
