@@ -26,6 +26,15 @@ const lines: Line[] = [
   { mode: 'write', blockBytes: 1_048_576, queueDepth: 8 },
 ];
 
+function nameOf(line: Line): string {
+  return `${line.blockBytes / 1024}k ${line.mode} qd${line.queueDepth}`;
+}
+
+/** One line that replaces itself, where there is a terminal. */
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
+}
+
 const root = join(import.meta.dirname, '..');
 
 async function runLoad(target: Target, line: Line, seconds: number): Promise<Sample> {
@@ -55,16 +64,14 @@ async function measure(
     samples.set(line, byTarget);
     for (let round = 0; round < repeat; round++) {
       for (const target of targets) {
-        process.stderr.write(
-          `\r\x1b[K${line.mode} ${line.blockBytes / 1024}k qd${line.queueDepth}, round ${round + 1}: ${target.name}`,
-        );
+        progress(`${nameOf(line)}, round ${round + 1} of ${repeat}: ${target.name}`);
         for (const each of targets) await each.quiet();
         await execa('sync', ['-f', directory]);
         byTarget.get(target.name)?.push(await runLoad(target, line, seconds));
       }
     }
   }
-  process.stderr.write('\r\x1b[K');
+  progress('');
   return samples;
 }
 
@@ -98,7 +105,6 @@ async function main(): Promise<void> {
     dir: string;
     json?: boolean;
   }>();
-  const nameOf = (line: Line) => `${line.blockBytes / 1024}k ${line.mode} qd${line.queueDepth}`;
   const chosen = lines.filter((line) => options.only === undefined || nameOf(line).includes(options.only));
   if (chosen.length === 0) program.error(`no line is called like "${options.only}"`);
   if (!(options.seconds > 0) || !(options.repeat >= 1))
@@ -120,7 +126,7 @@ async function main(): Promise<void> {
     servers.push(tgt);
     const [flush, sync] = weft.targets;
     const targets = [flush, tgt.targets[0], sync].filter((target) => target !== undefined);
-    process.stderr.write(`filling ${targets.length} LUNs of ${options.size / 2 ** 20} MiB`);
+    progress(`filling ${targets.length} LUNs of ${options.size / 2 ** 20} MiB`);
     for (const target of targets) await fill(target);
     const samples = await measure(targets, chosen, options.seconds, options.repeat, directory);
     const report: Report = {

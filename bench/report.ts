@@ -64,7 +64,7 @@ function row(cells: string[]): string {
     .map(([, width], at) =>
       width < 0 ? (cells[at] ?? '').padEnd(-width) : (cells[at] ?? '').padStart(width),
     )
-    .join(' ')
+    .join('  ')
     .trimEnd();
 }
 

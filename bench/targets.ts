@@ -36,22 +36,17 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-async function until(what: string, withinMs: number, ready: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + withinMs;
-  while (!(await ready().catch(() => false))) {
-    if (Date.now() > deadline) throw new Error(`${what} did not happen within ${withinMs / 1000} s`);
-    await delay(50);
-  }
-}
-
 async function cpuSecondsOf(pid: number): Promise<number> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) / sharesOfASecond;
 }
 
-/** Starts a process whose output goes to a file; `ended` fails with the end of that output. */
-function startLogged(command: string, args: string[], logFile: string) {
+/**
+ * Starts a server whose output goes to a file, and waits until `ready` says so.
+ * @throws Error with the end of that output when it ends before, or takes too long; it is gone then.
+ */
+async function startServer(command: string, args: string[], logFile: string, ready: () => Promise<boolean>) {
   const child = execa(command, args, {
     stdin: 'ignore',
     stdout: { file: logFile },
@@ -59,6 +54,21 @@ function startLogged(command: string, args: string[], logFile: string) {
     reject: false,
     forceKillAfterDelay: endWithinMs,
   });
+  let ended = false;
+  void child.then(() => {
+    ended = true;
+  });
+  const deadline = Date.now() + readyWithinMs;
+  while (!(await ready().catch(() => false))) {
+    if (!ended && Date.now() < deadline) {
+      await delay(50);
+      continue;
+    }
+    child.kill('SIGKILL');
+    const said = (await readFile(logFile, 'utf8').catch(() => '')).slice(-2000);
+    const what = ended ? 'ended at once' : `is not ready after ${readyWithinMs / 1000} s`;
+    throw new Error(`${command} ${what}; its last words:\n${said}`);
+  }
   if (child.pid === undefined) throw new Error(`${command} does not start`);
   return { child, pid: child.pid };
 }
@@ -73,16 +83,12 @@ export async function startWeft(
   const api = `127.0.0.1:${await freePort()}`;
   const portal = `127.0.0.1:${await freePort()}`;
   const data = join(directory, 'weft');
-  const log = join(directory, 'weftd.log');
-  const { child, pid } = startLogged(
+  const { child, pid } = await startServer(
     join(root, 'bin/weftd'),
     ['--data', data, '--api', api, '--iscsi', portal],
-    log,
+    join(directory, 'weftd.log'),
+    async () => (await fetch(`http://${api}/healthz`)).ok,
   );
-  await until(`weftd getting ready (${log})`, readyWithinMs, async () => {
-    if (child.exitCode !== null) throw new Error(await readFile(log, 'utf8'));
-    return (await fetch(`http://${api}/healthz`)).ok;
-  });
   const env = {
     WEFT_URL: `http://${api}`,
     WEFT_TOKEN: (await readFile(join(data, 'admin.token'), 'utf8')).trim(),
@@ -135,13 +141,13 @@ export async function startTgt(directory: string, sizeBytes: number): Promise<Se
   const handle = await open(file, 'w');
   await handle.truncate(sizeBytes);
   await handle.close();
-  const log = join(directory, 'tgtd.log');
-  const { child, pid } = startLogged('tgtd', ['-f', '-C', control, '--iscsi', `portal=${portal}`], log);
   const tgtadm = (...args: string[]) => execa('tgtadm', ['-C', control, '--lld', 'iscsi', ...args]);
-  await until(`tgtd getting ready (${log})`, readyWithinMs, async () => {
-    if (child.exitCode !== null) throw new Error(await readFile(log, 'utf8'));
-    return (await tgtadm('--op', 'show', '--mode', 'system')).exitCode === 0;
-  });
+  const { child, pid } = await startServer(
+    'tgtd',
+    ['-f', '-C', control, '--iscsi', `portal=${portal}`],
+    join(directory, 'tgtd.log'),
+    async () => (await tgtadm('--op', 'show', '--mode', 'system')).exitCode === 0,
+  );
   const iqn = 'iqn.2026-11.io.weft:tgt';
   await tgtadm('--op', 'new', '--mode', 'target', '--tid', '1', '-T', iqn);
   await tgtadm(...['--op', 'new', '--mode', 'logicalunit', '--tid', '1', '--lun', '1', '-b', file]);

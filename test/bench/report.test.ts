@@ -49,6 +49,6 @@ t.test('the table names machine and parameters, and has each target of each line
   });
   t.match(text, /2 cores \(Some CPU\), 16\.0 GiB, Linux 6\.1, ext4/);
   t.match(text, /medians of 1 runs of 3 s/);
-  t.match(text, /4k randread qd1 weft-flush +750 +3\.1 +10 +20 +2\.0 0\.75 \(0\.75–0\.75\)/);
+  t.match(text, /4k randread qd1 +weft-flush +750 +3\.1 +10 +20 +2\.0 +0\.75 \(0\.75–0\.75\)/);
   t.match(text, /\n +tgt +1000 +4\.1 +10 +20 +2\.0\n?$/);
 });
