@@ -168,25 +168,25 @@ export class BlockIndex {
     }
   }
 
-  /** Drops the entries of blocks from `from` up to `end`, going over the smaller of the range and the map. */
+  /** Drops the entries of blocks from `from` up to `end`. */
   #forget(volume: VolumeEntry, from: number, end: number): void {
-    const blocks = volume.blocks;
-    if (blocks.count === 0) return;
-    if (end - from > blocks.slots) {
-      blocks.removeWhere((block, address) => {
-        const drop = block >= from && block < end;
-        if (drop && address > 0) volume.dataBlocks -= 1;
-        return drop;
-      });
-    } else {
-      for (let block = from; block < end; block += 1) {
-        const slot = blocks.find(block);
-        if (slot === -1) continue;
-        if (blocks.addressAt(slot) > 0) volume.dataBlocks -= 1;
-        blocks.removeSlot(slot);
-      }
+    for (const block of this.#entriesIn(volume.blocks, from, end)) {
+      const slot = volume.blocks.find(block);
+      if (volume.blocks.addressAt(slot) > 0) volume.dataBlocks -= 1;
+      volume.blocks.removeSlot(slot);
     }
-    blocks.shrink();
+    volume.blocks.shrink();
+  }
+
+  /** Blocks of the range that have an entry; goes over the smaller of the range and the map. */
+  #entriesIn(blocks: BlockMap, from: number, end: number): number[] {
+    if (blocks.count === 0) return [];
+    if (end - from > blocks.slots) return blocks.blocksWhere((block) => block >= from && block < end);
+    const found: number[] = [];
+    for (let block = from; block < end; block += 1) {
+      if (blocks.find(block) !== -1) found.push(block);
+    }
+    return found;
   }
 
   #removeZeros(volume: VolumeEntry, from: number, end: number, address: number): void {
@@ -199,14 +199,10 @@ export class BlockIndex {
       else this.#expandZeroExtent(volume, extent);
     }
     const blocks = volume.blocks;
-    if (blocks.count === 0) return;
-    if (end - from > blocks.slots) {
-      blocks.removeWhere((block, entry) => block >= from && block < end && entry === -address);
-      return;
-    }
-    for (let block = from; block < end; block += 1) {
-      const slot = blocks.find(block);
-      if (slot !== -1 && blocks.addressAt(slot) === -address) blocks.removeSlot(slot);
+    for (const block of this.#entriesIn(blocks, from, end)) {
+      if (blocks.addressAt(blocks.find(block)) !== -address) continue;
+      this.#expandZeroExtent(volume, Math.floor(block / extentBlocks));
+      blocks.removeSlot(blocks.find(block));
     }
   }
 

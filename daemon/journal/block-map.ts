@@ -79,14 +79,14 @@ export class BlockMap {
   reserve(more: number): void {
     let slots = this.#keys.length;
     while ((this.#count + more) * 2 > slots) slots *= 2;
-    if (slots !== this.#keys.length) this.#rebuild(slots, null);
+    if (slots !== this.#keys.length) this.#rebuild(slots);
   }
 
   /** Gives memory back after many removals. */
   shrink(): void {
     let slots = this.#keys.length;
     while (slots > minSlots && this.#count * 8 < slots) slots /= 2;
-    if (slots !== this.#keys.length) this.#rebuild(slots, null);
+    if (slots !== this.#keys.length) this.#rebuild(slots);
   }
 
   removeSlot(slot: number): void {
@@ -110,9 +110,14 @@ export class BlockMap {
     this.#count -= 1;
   }
 
-  /** Removes all entries the test names, in one pass over the slots. */
-  removeWhere(test: (block: number, address: number) => boolean): void {
-    this.#rebuild(this.#keys.length, test);
+  /** The blocks the test names, in one pass over the slots. */
+  blocksWhere(test: (block: number, address: number) => boolean): number[] {
+    const found: number[] = [];
+    for (let slot = 0; slot < this.#keys.length; slot += 1) {
+      const key = this.#keys[slot]!;
+      if (key !== empty && test(key, this.#addresses[slot]!)) found.push(key);
+    }
+    return found;
   }
 
   #home(block: number): number {
@@ -121,7 +126,7 @@ export class BlockMap {
     return ((spread << groupBits) | (block % groupBlocks)) & this.#mask;
   }
 
-  #rebuild(slots: number, drop: ((block: number, address: number) => boolean) | null): void {
+  #rebuild(slots: number): void {
     const keys = this.#keys;
     const addresses = this.#addresses;
     const checksums = this.#checksums;
@@ -133,8 +138,7 @@ export class BlockMap {
     this.#count = 0;
     for (let slot = 0; slot < keys.length; slot += 1) {
       const key = keys[slot]!;
-      if (key === empty || drop?.(key, addresses[slot]!)) continue;
-      this.set(key, addresses[slot]!, checksums[slot]!);
+      if (key !== empty) this.set(key, addresses[slot]!, checksums[slot]!);
     }
   }
 }

@@ -10,8 +10,9 @@
  *
  * Invariants
  *  - batches are written, indexed and recovered in the order of their numbers; a batch is there whole or not at all;
- *  - a file is synced before it is released, and files are released in order, each durably before the next: so a
- *    recovered journal never lays an older version of a block over a newer one that was drained and flushed;
+ *  - everything written is synced before a file is released, and files are released in order, each durably before the
+ *    next: so no flushed block goes with its file while a newer version of it can still be lost, and a recovered
+ *    journal never lays an older version over a newer one that was drained and flushed;
  *  - recovered files are never appended to;
  *  - a failed write (other than NO_SPACE) or any failed fdatasync ends all writing until the daemon is restarted.
  *
@@ -403,9 +404,11 @@ export class Journal {
   async #release(fileNumber: number): Promise<void> {
     const file = this.#sealed[0];
     assert(file?.fileNumber === fileNumber, 'files are released in order');
-    // Until the name is gone the file may be replayed, over what is newer: then it has to be followed by all of that.
+    // The drain passes over blocks that have been written again: their newer content, further on in the journal, has
+    // to be durable before the older one goes. And until the name is gone the file may be replayed, over what is
+    // newer: then it has to be followed by all of that.
     await new Promise<void>((resolve, reject) => {
-      this.#sync.whenDurable(file.lastBatch, (error) => (error ? reject(error) : resolve()));
+      this.#sync.whenDurable(this.#sync.completedBatch, (error) => (error ? reject(error) : resolve()));
     });
     await file.idle();
     try {

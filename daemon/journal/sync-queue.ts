@@ -17,7 +17,7 @@ interface Waiter {
 export class SyncQueue {
   /** Files with batches that are not durable, oldest first. */
   #dirty: JournalFile[] = [];
-  /** In the order they came, which is that of their batches but for releases: those may wait a turn longer. */
+  /** In order of their batches: nobody waits for less than who came before. */
   #waiters: Waiter[] = [];
   #completedBatch: number;
   #durableBatch: number;
