@@ -176,6 +176,8 @@ export class VolumeDriver {
   // ---- Mount, Unmount
 
   async #mount(job: Job, name: string, id: string): Promise<string> {
+    // What Docker containers held before another host had the volume is dead: see whether they are gone.
+    if (this.volumes.get(name)?.record.claimLost === true) await this.settle(job, name);
     const standing = this.volumes.get(name);
     const volume = standing ?? (await this.#firstUse(job, name));
     try {

@@ -103,9 +103,11 @@ export class HostVolume {
       initiator: await engine.initiator(),
       ttlSeconds: claimTtlSeconds,
     });
-    this.#refuseForeignEpoch(claim.epoch);
+    await this.#refuseForeignEpoch(claim.epoch);
     this.record.claimEpoch = claim.epoch;
-    this.record.generation += 1;
+    this.record.claimLost = false;
+    // Of the clock, so that it never comes again, not even when records were lost.
+    this.record.generation = Math.max(this.record.generation + 1, Date.now());
     await this.save();
     try {
       const device = await this.#attach(engine, volume, job);
@@ -120,9 +122,10 @@ export class HostVolume {
   }
 
   /** A device still held from before must be of the same epoch: else somebody else wrote meanwhile. */
-  #refuseForeignEpoch(epoch: number): void {
+  async #refuseForeignEpoch(epoch: number): Promise<void> {
     const before = this.record.claimEpoch;
-    if (before === null || before === epoch || this.uses === 0) return;
+    if (this.uses === 0 || before === null || (before === epoch && !this.record.claimLost)) return;
+    await this.releaseClaim();
     throw new WeftError(
       'FENCED',
       `volume ${this.record.name} was used by another host meanwhile; stop the Docker containers that use it here first`,
@@ -239,6 +242,7 @@ export class HostVolume {
     });
     // Had it again, after another host had it: what is cached here is of the past.
     if (claimEpoch !== null && claim.epoch !== claimEpoch) {
+      await this.releaseClaim();
       throw new WeftError(
         'FENCED',
         `another host had volume ${name} meanwhile (epoch ${claimEpoch}, now ${claim.epoch})`,
@@ -253,6 +257,8 @@ export class HostVolume {
   async cutOff(job: Job): Promise<void> {
     const engine = await this.#env.engine();
     job.step = `cutting off the ${engine.name} attach`;
+    this.record.claimLost = true;
+    await this.save();
     await engine.detach(this.#target);
     await this.#env.mounts.unmountAll(this.record.id);
   }

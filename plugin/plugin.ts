@@ -40,29 +40,32 @@ export async function startPlugin(parts: PluginParts): Promise<Plugin> {
   const { log } = parts;
   const { socketPath } = readBasics(parts.environment);
   const limitMs = parts.callLimitMs ?? callLimitMs;
-  const starting = Promise.withResolvers<VolumeDriver>();
-  starting.promise.catch(() => {});
+  let started: (driver: VolumeDriver) => void = () => {};
+  let failed: (error: unknown) => void = () => {};
+  const starting = new Promise<VolumeDriver>((resolve, reject) => {
+    started = resolve;
+    failed = reject;
+  });
+  starting.catch(() => {});
 
   const handler: CallHandler = {
     async call(request, signal) {
       if (request.operation === 'Capabilities') return { Capabilities: { Scope: 'global' } };
-      const driver = await within(limitMs, starting.promise);
+      const driver = await within(limitMs, starting);
       return driver.call(request, signal);
     },
-    undelivered: async (request) => (await starting.promise).undelivered(request),
+    undelivered: async (request) => (await starting).undelivered(request),
   };
   const server = await listen(socketPath, handler, log);
   log.info({ socketPath }, 'the socket is open');
 
   let caretaker: Caretaker | null = null;
-  let driver: VolumeDriver | null = null;
   const recovered = (async () => {
     const settings = readSettings(parts.environment);
     const loaded = await load(settings, parts);
-    driver = loaded.driver;
     caretaker = loaded.caretaker;
     const jobs = caretaker.recover(loaded.records, loaded.bootId);
-    starting.resolve(driver);
+    started(loaded.driver);
     caretaker.start();
     log.info(
       { node: settings.node, url: settings.url, volumes: loaded.records.length },
@@ -72,7 +75,7 @@ export async function startPlugin(parts: PluginParts): Promise<Plugin> {
   })().catch((error) => {
     // The socket stays: whoever calls is told what is wrong.
     log.error({ err: error }, error.message);
-    starting.reject(error);
+    failed(error);
   });
 
   return {
@@ -81,7 +84,10 @@ export async function startPlugin(parts: PluginParts): Promise<Plugin> {
       caretaker?.stop();
       server.close();
       server.closeIdleConnections();
-      await Promise.race([driver?.queue.idle(), delayUnref(drainLimitMs)]);
+      await Promise.race([
+        starting.then((ready) => ready.queue.idle()).catch(() => {}),
+        delayUnref(drainLimitMs),
+      ]);
       server.closeAllConnections();
       await unlink(socketPath).catch(() => {});
     },

@@ -34,10 +34,22 @@ export interface VolumeRecord {
   generation: number;
   /** Epoch of the claim the mount was made under; null without a claim. */
   claimEpoch: number | null;
+  /** Another host had the volume meanwhile: what Docker containers here still hold of it is dead. */
+  claimLost: boolean;
 }
 
 export function newRecord(name: string, id: string, iqn: string, bootId: string): VolumeRecord {
-  return { name, id, iqn, mounts: {}, carried: {}, bootId, generation: 0, claimEpoch: null };
+  return {
+    name,
+    id,
+    iqn,
+    mounts: {},
+    carried: {},
+    bootId,
+    generation: 0,
+    claimEpoch: null,
+    claimLost: false,
+  };
 }
 
 export function countOf(counts: Readonly<Record<string, number>>): number {

@@ -87,7 +87,7 @@ export class Caretaker {
   }
 
   async #renew(name: string, volume: HostVolume): Promise<void> {
-    if (volume.record.claimEpoch === null) return;
+    if (volume.record.claimEpoch === null || volume.record.claimLost) return;
     try {
       await volume.renewClaim();
     } catch (thrown) {
@@ -118,7 +118,7 @@ export class Caretaker {
   async #recoverOne(job: Job, volume: HostVolume): Promise<void> {
     const { record } = volume;
     await volume.save();
-    if (record.claimEpoch !== null) {
+    if (record.claimEpoch !== null && !record.claimLost) {
       await volume.renewClaim().catch(async (thrown) => {
         const error = asWeftError(thrown);
         if (lostCodes.includes(error.code)) await volume.cutOff(job);
