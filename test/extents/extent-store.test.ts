@@ -154,18 +154,63 @@ t.test('a segment goes when its last chunk is dead, but not from under a read', 
   await fabric.put(volume, many(15, 100));
   await fabric.put(volume, many(15, 200, 15));
   t.same(await fabric.segmentFiles(), ['0000000001.wfs', '0000000002.wfs']);
-  const started = fabric.disk.operationCount;
-  fabric.disk.options.maxLatencyMs = 0.02;
-  const all = Promise.all(
-    Array.from({ length: 15 }, (_, index) => readFrom(fabric.store, volume, index * size, size)),
-  );
-  const replaced = fabric.store.store(updates(volume, many(15, 300)));
-  t.equal(fabric.disk.operationCount, started, 'nothing has happened yet');
-  const [old] = await fabric.clock.settle(Promise.all([all, replaced]));
-  for (const [index, chunk] of old.entries()) t.same(chunk, content(size, 100 + index));
+  const { options } = fabric.disk;
+  const latencyMs = options.maxLatencyMs;
+  options.minLatencyMs = 1000;
+  options.maxLatencyMs = 1001;
+  const slow = readFrom(fabric.store, volume, 0, 15 * size);
+  options.minLatencyMs = 0;
+  options.maxLatencyMs = latencyMs;
+  await fabric.put(volume, many(15, 300));
+  t.ok(fabric.clock.monotonicMs() < 1000, 'the read is still in flight');
+  t.ok((await fabric.segmentFiles()).includes('0000000001.wfs'));
+  const old = await fabric.clock.settle(slow);
+  t.same(old.subarray(0, size), content(size, 100), 'it sees what was there when it began');
   await fabric.clock.idle();
-  t.notOk((await fabric.segmentFiles()).includes('0000000001.wfs'));
+  t.same(await fabric.segmentFiles(), ['0000000002.wfs', '0000000003.wfs']);
   t.same(await fabric.chunk(volume, 5), content(size, 305));
+});
+
+t.test('a segment that was emptied while it was active goes when the next one begins', async (t) => {
+  const fabric = await SimulatedStore.open(22);
+  await fabric.put(volume, many(15, 100));
+  const gone: Record<number, null> = {};
+  for (let index = 0; index < 15; index++) gone[index] = null;
+  await fabric.put(volume, gone);
+  await fabric.clock.idle();
+  t.same(await fabric.segmentFiles(), ['0000000001.wfs']);
+  await fabric.put(volume, many(1, 500));
+  await fabric.clock.idle();
+  t.same(await fabric.segmentFiles(), ['0000000002.wfs']);
+});
+
+t.test('a page that is answered late does not hide what was stored meanwhile', async (t) => {
+  // One page fits the cache, so a batch over two extents pushes one of them out before it is committed.
+  const fabric = await SimulatedStore.open(23, { pageCacheLimitPages: 1 });
+  const far = extentSizeBytes / size;
+  await fabric.put(volume, { 0: content(size, 1), [far]: content(size, 2) });
+  const loadPage = fabric.maps.loadPage.bind(fabric.maps);
+  let letGo: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const commit = fabric.maps.commit.bind(fabric.maps);
+  let reading: Promise<Buffer> | undefined;
+  fabric.maps.commit = async (change) => {
+    fabric.maps.loadPage = async (volumeKey, extentIndex) => {
+      const page = await loadPage(volumeKey, extentIndex);
+      await gate;
+      return page;
+    };
+    reading = readFrom(fabric.store, volume, 0, size);
+    await new Promise<void>((resolve) => fabric.clock.schedule(resolve, 50, 51));
+    return commit(change);
+  };
+  await fabric.put(volume, { 0: content(size, 11), [far]: content(size, 12) });
+  letGo();
+  await fabric.clock.settle(reading!);
+  t.same(await fabric.chunk(volume, 0), content(size, 11));
+  t.same(await fabric.chunk(volume, far), content(size, 12));
 });
 
 t.test('a deleted volume frees its chunks and segments, and no other volume', async (t) => {
@@ -228,6 +273,12 @@ t.test('a commit that fails changes nothing and may be repeated', async (t) => {
     const files = (await fabric.segmentFiles()).length;
     t.equal(files, code === 'NO_SPACE' ? 1 : 2, 'what may be committed stays until the map is read again');
     await fabric.put(volume, many(10, 300));
+    await fabric.clock.idle();
+    t.equal(
+      (await fabric.segmentFiles()).length,
+      code === 'NO_SPACE' ? 1 : 3,
+      'also when its chunks are dead',
+    );
     t.same(await fabric.chunk(volume, 3), content(size, 303));
     await fabric.reopen();
     t.same(await fabric.chunk(volume, 3), content(size, 303));
@@ -284,6 +335,27 @@ t.test('reads and stores go on under compaction', async (t) => {
   t.same(await fabric.chunk(volume, 0), content(size, 7));
   t.same(await fabric.chunk(volume, 3), Buffer.alloc(size));
   t.same(await fabric.chunk(volume, 6), content(size, 1006));
+});
+
+t.test('a page that shares chunks finds them after compaction', async (t) => {
+  const fabric = await SimulatedStore.open(24, { segmentSizeBytes: MiB });
+  const clone = { volumeKey: 8, chunkSizeBytes: size };
+  await fabric.put(volume, many(66, 1000));
+  const page = (await fabric.clock.settle(fabric.maps.loadPage(3, 0)))!;
+  const pages = [
+    { volumeKey: 8, extentIndex: 0, chunkIds: Array.from(page.chunkIds).map((id) => (id < 9 ? id : 0)) },
+  ];
+  const none = { addedChunks: [], movedChunks: [], deletedVolumes: [] };
+  await fabric.clock.settle(fabric.maps.commit({ pages, ...none }));
+  await fabric.reopen();
+  await fabric.chunk(clone, 0);
+  await fabric.clock.settle(fabric.store.deleteVolume(3));
+  t.same(await fabric.chunk(clone, 7), content(size, 1007));
+  t.equal(await fabric.compact(), true);
+  await fabric.clock.idle();
+  t.notOk((await fabric.segmentFiles()).includes('0000000001.wfs'));
+  for (let index = 0; index < 8; index++)
+    t.same(await fabric.chunk(clone, index), content(size, 1000 + index));
 });
 
 t.test('a damaged chunk keeps its segment, is logged once, and the others are moved', async (t) => {
