@@ -93,7 +93,7 @@ export class Claims {
         change.put(this.#core.volumes, volumeId, after);
         return { before, after, renewed };
       });
-      if (!renewed) this.#fence(before, after);
+      if (!renewed) await this.#fence(before, after);
       this.#deadlines.delete(volumeId);
       const claim = this.live(after);
       if (claim === null) throw new WeftError('TIMEOUT', `the claim of ${name} lapsed while it was taken`);
@@ -117,7 +117,7 @@ export class Claims {
         change.put(this.#core.volumes, volumeId, { ...before, claim: null });
         return before;
       });
-      if (before.claim !== null) this.#core.host.dropSessions(before, before.claim.initiator);
+      if (before.claim !== null) await this.#core.host.dropSessions(before, before.claim.initiator);
     });
   }
 
@@ -142,12 +142,12 @@ export class Claims {
   }
 
   /** The new claim is durable, and refuses others' logins: whoever is still in goes before the holder has its answer. */
-  #fence(before: VolumeRecord, after: VolumeRecord): void {
+  async #fence(before: VolumeRecord, after: VolumeRecord): Promise<void> {
     const { host } = this.#core;
-    if (before.claim !== null) host.dropSessions(after, before.claim.initiator);
+    if (before.claim !== null) await host.dropSessions(after, before.claim.initiator);
     for (const { initiator } of host.sessions(after)) {
       if (after.claim !== null && !sameInitiator(initiator, after.claim.initiator)) {
-        host.dropSessions(after, initiator);
+        await host.dropSessions(after, initiator);
       }
     }
   }

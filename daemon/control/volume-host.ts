@@ -16,8 +16,8 @@ export interface VolumeHost {
   /** Its data is gone and its space given back when this resolves. No error when there is none. */
   destroy(volumeKey: number): Promise<void>;
   sessions(volume: VolumeRecord): VolumeSession[];
-  /** Fences the initiator out, everybody when null: nothing it sent takes effect after this returned. */
-  dropSessions(volume: VolumeRecord, initiator: string | null): void;
+  /** Fences the initiator out, everybody when null: nothing it sent takes effect after this has resolved. */
+  dropSessions(volume: VolumeRecord, initiator: string | null): Promise<void>;
   usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number };
   capacity(): { totalBytes: number; freeBytes: number; usedBytes: number };
   journal(): { usedBytes: number; capacityBytes: number };

@@ -46,7 +46,7 @@ export class FakeVolumeHost implements VolumeHost {
     return this.#sessions.get(volume.id) ?? [];
   }
 
-  dropSessions(volume: VolumeRecord, initiator: string | null): void {
+  async dropSessions(volume: VolumeRecord, initiator: string | null): Promise<void> {
     this.calls.push(`drop ${volume.name} ${initiator ?? 'everybody'}`);
     const left = this.sessions(volume).filter(
       (session) => initiator !== null && session.initiator !== initiator,

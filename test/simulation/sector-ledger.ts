@@ -80,7 +80,9 @@ export class SectorLedger {
     if (typeof found === 'string') return `block ${block}: ${found}`;
     const history = this.#blocks.get(block);
     if (history === undefined) {
-      return found.every((generation) => generation === 0) ? null : `block ${block}: data nobody wrote (${found})`;
+      return found.every((generation) => generation === 0)
+        ? null
+        : `block ${block}: data nobody wrote (${found})`;
     }
     const acknowledged = history.changes.findLastIndex((change) => change.acknowledged) + 1;
     const floor = loss === 'process' ? acknowledged : history.durable;
