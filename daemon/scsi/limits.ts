@@ -8,8 +8,8 @@ export const maxCompareAndWriteBlocks = 255;
 export const maxUnmapBlocks = (512 * MiB) / sectorSizeBytes;
 /** 4 KiB of descriptors. */
 export const maxUnmapDescriptors = 256;
-/** 32 MiB: what WRITE SAME may have to write out in full before it answers. */
-export const maxWriteSameBlocks = (32 * MiB) / sectorSizeBytes;
+/** 16 MiB: what WRITE SAME may have to write out in full before it answers. */
+export const maxWriteSameBlocks = (16 * MiB) / sectorSizeBytes;
 /** The longest step of a command that works in steps (WRITE SAME, VERIFY), in bytes. */
 export const stepBytes = MiB;
 /** Descriptors in one GET LBA STATUS answer. */

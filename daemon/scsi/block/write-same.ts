@@ -1,7 +1,6 @@
 /** WRITE SAME 10 and 16 (SBC-3 5.53, 5.54), with UNMAP and NDOB. */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import { maxWriteSameBlocks, stepBytes } from '../limits.ts';
-import { sense } from '../sense.ts';
 import type { Task } from '../task.ts';
 import { blockCount, firstBlock, inRange } from './block-range.ts';
 
@@ -13,10 +12,10 @@ export function writeSame(task: Task): void {
   // In the CDB of 10 bytes this bit is reserved, and refused by its usage map.
   const withoutData = (cdb[1]! & 0x01) !== 0;
   const block = firstBlock(cdb);
-  // A first block just behind the last is none, even with a count that means "to the end".
-  if (block >= unit.sectorCount) return task.check(sense.lbaOutOfRange);
-  const blocks = blockCount(cdb) || unit.sectorCount - block;
+  const blocks = blockCount(cdb);
   if (!inRange(task, block, blocks)) return;
+  // Zero would mean "to the end"; with the limit below that is of no use, and WSNZ in VPD page B0h says so.
+  if (blocks === 0) return task.invalidField();
   if (blocks > maxWriteSameBlocks) return task.invalidField();
   if (!withoutData && command.dataOut.length !== sectorSizeBytes) return task.invalidField();
 

@@ -76,6 +76,7 @@ function extendedInquiry(unit: LogicalUnit): Buffer {
 
 function blockLimits(unit: LogicalUnit): Buffer {
   const body = Buffer.alloc(60);
+  body[0] = 0x01; // WSNZ: WRITE SAME takes no zero for "to the end"
   body[1] = maxCompareAndWriteBlocks;
   body.writeUInt16BE(blockSizeBytes / sectorSizeBytes, 2); // OPTIMAL TRANSFER LENGTH GRANULARITY
   body.writeUInt32BE(maxTransferBytes / sectorSizeBytes, 4); // MAXIMUM TRANSFER LENGTH
