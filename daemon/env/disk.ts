@@ -14,7 +14,7 @@ import { WeftError } from '../base/errors.ts';
  */
 export interface Disk {
   /** 'read': must exist. 'write': must exist, read and write. 'create': must not exist, read and write. */
-  open(path: string, mode: 'read' | 'write' | 'create'): Promise<DiskFile>;
+  open(path: string, mode: 'read' | 'write' | 'create', use?: FileUse): Promise<DiskFile>;
   /** Names in a directory, sorted; empty when it does not exist. */
   list(directory: string): Promise<string[]>;
   /** Creates a directory and its parents, durably; no error when it exists. */
@@ -26,6 +26,9 @@ export interface Disk {
   /** Room on the file system below, in bytes. */
   space(): Promise<{ totalBytes: number; freeBytes: number }>;
 }
+
+/** How a file is used: 'log' is written in order, in large pieces, and seldom read; its large writes need no cache. */
+export type FileUse = 'log' | 'data';
 
 /** Callbacks, not promises: these are called for every batch of the hot path. They never call back synchronously. */
 export interface DiskFile {

@@ -3,7 +3,8 @@ import { type BigIntStats, close, fdatasync, fstat, ftruncate, open, read, write
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { asWeftError, WeftError } from '../base/errors.ts';
-import type { Disk, DiskFile } from './disk.ts';
+import { DirectWriter } from './direct-writer.ts';
+import type { Disk, DiskFile, FileUse } from './disk.ts';
 import { storePath } from './disk.ts';
 
 /** Linux takes no more pieces in one writev (IOV_MAX). */
@@ -17,15 +18,14 @@ export class SystemDisk implements Disk {
     this.#root = root;
   }
 
-  open(path: string, mode: 'read' | 'write' | 'create'): Promise<DiskFile> {
+  async open(path: string, mode: 'read' | 'write' | 'create', use: FileUse = 'data'): Promise<DiskFile> {
     const full = this.#full(path);
     const flags = { read: 'r', write: 'r+', create: 'wx+' }[mode];
-    return new Promise((resolve, reject) => {
-      open(full, flags, 0o600, (error, fd) => {
-        if (error) reject(diskError(error, full));
-        else resolve(new SystemFile(fd, full));
-      });
+    const fd = await new Promise<number>((resolve, reject) => {
+      open(full, flags, 0o600, (error, fd) => (error ? reject(diskError(error, full)) : resolve(fd)));
     });
+    const direct = use === 'log' && mode !== 'read' ? await DirectWriter.open(full) : null;
+    return new SystemFile(fd, full, direct);
   }
 
   async list(directory: string): Promise<string[]> {
@@ -89,10 +89,12 @@ export class SystemDisk implements Disk {
 class SystemFile implements DiskFile {
   readonly #fd: number;
   readonly #path: string;
+  readonly #direct: DirectWriter | null;
 
-  constructor(fd: number, path: string) {
+  constructor(fd: number, path: string, direct: DirectWriter | null) {
     this.#fd = fd;
     this.#path = path;
+    this.#direct = direct;
   }
 
   read(target: Uint8Array, position: number, done: (error: Error | null, bytesRead: number) => void): void {
@@ -115,8 +117,13 @@ class SystemFile implements DiskFile {
 
   write(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void {
     const first = pieces[0];
+    const lengthBytes = this.#direct === null ? 0 : pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (first === undefined) {
       setImmediate(done, null);
+    } else if (this.#direct?.takes(lengthBytes, position)) {
+      this.#direct.write(pieces, lengthBytes, position, (error) =>
+        done(error ? diskError(error, this.#path) : null),
+      );
     } else if (pieces.length === 1) {
       this.#writeOne(first, position, done);
     } else {
@@ -159,8 +166,9 @@ class SystemFile implements DiskFile {
     return Number(stats.size);
   }
 
-  close(): Promise<void> {
-    return this.#call((done) => close(this.#fd, done));
+  async close(): Promise<void> {
+    await this.#direct?.close();
+    await this.#call((done) => close(this.#fd, done));
   }
 
   #call<Result = void>(

@@ -100,7 +100,7 @@ export class FilePool {
     });
     let handle: DiskFile | null = null;
     try {
-      handle = await this.#disk.open(from, 'write');
+      handle = await this.#disk.open(from, 'write', 'log');
       await writeToFile(handle, [header], 0);
       await syncFile(handle);
       await this.#disk.rename(from, this.path(fileNumber));
@@ -166,7 +166,7 @@ export class FilePool {
     zeros ??= Buffer.alloc(zeroPieceBytes);
     const name = this.#newFreeName();
     const path = `${this.#directory}/${name}`;
-    const file = await this.#disk.open(path, 'create');
+    const file = await this.#disk.open(path, 'create', 'log');
     try {
       for (let at = 0; at < this.#fileSizeBytes; at += zeroPieceBytes) {
         await writeToFile(file, [zeros.subarray(0, Math.min(zeroPieceBytes, this.#fileSizeBytes - at))], at);
