@@ -114,11 +114,18 @@ export class Outbox {
     this.isFlushDue = false;
     this.closeRun();
     if (this.pieces.length === 0) return;
-    const batch: Batch = { bytes: this.pendingBytes, releases: this.releases, slabs: this.fullSlabs };
     const pieces = this.pieces;
     this.pieces = [];
-    if (batch.releases.length > 0) this.releases = [];
-    if (batch.slabs.length > 0) this.fullSlabs = [];
+    const batch: Batch = { bytes: this.pendingBytes, releases: none, slabs: none };
+    // Most batches have neither, and share one empty list.
+    if (this.releases.length > 0) {
+      batch.releases = this.releases;
+      this.releases = [];
+    }
+    if (this.fullSlabs.length > 0) {
+      batch.slabs = this.fullSlabs;
+      this.fullSlabs = [];
+    }
     this.pendingBytes = 0;
     this.inFlightBytes += batch.bytes;
     this.inFlight.push(batch);
@@ -189,8 +196,10 @@ export class Outbox {
   }
 }
 
+const none: readonly never[] = [];
+
 interface Batch {
   bytes: number;
-  releases: (() => void)[];
-  slabs: Buffer[];
+  releases: readonly (() => void)[];
+  slabs: readonly Buffer[];
 }

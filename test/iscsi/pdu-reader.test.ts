@@ -153,6 +153,20 @@ t.test(
   },
 );
 
+t.test('long data is released with the batch it left in, not with an earlier one', async (t) => {
+  const sents: (() => void)[] = [];
+  const outbox = new Outbox({ write: (_pieces, sent) => sents.push(sent), endOfTurn: () => {} }, () => {});
+  let released = 0;
+  outbox.endEmpty(outbox.header());
+  outbox.flush();
+  outbox.end(outbox.header(), Buffer.alloc(20_000), () => (released += 1));
+  outbox.flush();
+  sents[0]!();
+  t.equal(released, 0);
+  sents[1]!();
+  t.equal(released, 1);
+});
+
 t.test('an outbox that is disposed of releases what it held, once', async (t) => {
   const turns: (() => void)[] = [];
   const sents: (() => void)[] = [];
