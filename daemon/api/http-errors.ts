@@ -49,7 +49,7 @@ function asApiError(thrown: unknown): WeftError {
   if (thrown instanceof AssertionFault) return new WeftError('INTERNAL', thrown.message, { cause: thrown });
   if (thrown instanceof WeftError) return thrown;
   // What Express and its body parser throw carries a status and, mostly, a type.
-  const { status, type } = thrown as { status?: unknown; type?: unknown };
+  const { status, type } = (thrown ?? {}) as { status?: unknown; type?: unknown };
   if (type === 'entity.too.large') {
     return new WeftError('PAYLOAD_TOO_LARGE', 'the request body is too large; 64 KiB are allowed');
   }

@@ -165,16 +165,20 @@ export class Trash {
   }
 
   #purgeDue(): void {
-    this.#running ??= this.#purgeAllDue().finally(() => {
+    // A run under way sets the timer when it ends.
+    if (this.#running !== null) return;
+    this.#running = this.#purgeAllDue().then((failed) => {
       this.#running = null;
+      this.#arm(failed ? retryAfterMs : 0);
     });
   }
 
-  async #purgeAllDue(): Promise<void> {
+  /** Whether any purge failed. */
+  async #purgeAllDue(): Promise<boolean> {
     let failed = false;
     const nowMs = this.#core.clock.nowMs();
     for (const volume of this.list()) {
-      if (!this.#started) return;
+      if (!this.#started) break;
       if (volume.state === 'trash' && dueAtMs(volume) > nowMs) continue;
       try {
         await this.purge(volume.id);
@@ -183,7 +187,7 @@ export class Trash {
         this.#core.onFault(error as Error);
       }
     }
-    this.#arm(failed ? retryAfterMs : 0);
+    return failed;
   }
 
   /** Sets the timer to the next volume that is due, `atLeastMs` from now. */

@@ -1,0 +1,214 @@
+import { type Command, Option } from 'commander';
+import type { Attachment, Volume } from '../../api/schema.ts';
+import { WeftError } from '../../base/errors.ts';
+import { formatSize, parseSize } from '../../base/size.ts';
+import { Session } from '../session.ts';
+import { facts, table } from '../table.ts';
+
+export function addVolumeCommands(program: Command): void {
+  const volume = program.command('volume').description('make, look at, grow and remove volumes');
+  addCreate(volume);
+  addLooking(volume);
+  addResize(volume);
+  addRemoval(volume);
+}
+
+function addCreate(volume: Command): void {
+  volume
+    .command('create')
+    .description('make a volume')
+    .argument('<name>', 'unique across the fabric')
+    .option('--size <size>', 'how large: 10g, 512m, plain bytes', '10g')
+    .option('--container <name>', 'the storage container it is made in (default: "default")')
+    .addOption(
+      new Option('--durability <mode>', "when a write is acknowledged (default: the container's)").choices([
+        'flush',
+        'sync',
+      ]),
+    )
+    .addOption(
+      new Option('--chap <mode>', 'auto: initiators need a secret; none: any may log in')
+        .choices(['auto', 'none'])
+        .default('auto'),
+    )
+    .action(async (name: string, options: CreateOptions, command: Command) => {
+      const sizeBytes = parseSize(options.size, '--size');
+      const session = new Session(command);
+      const created = await session.client.createVolume({
+        name,
+        sizeBytes,
+        chap: options.chap,
+        ...(options.container === undefined ? {} : { container: options.container }),
+        ...(options.durability === undefined ? {} : { durability: options.durability }),
+      });
+      session.show(
+        volumeJson(created),
+        `volume ${name} made: ${formatSize(created.sizeBytes)}, ${created.iqn}`,
+      );
+    });
+}
+
+interface CreateOptions {
+  size: string;
+  chap: 'auto' | 'none';
+  container?: string;
+  durability?: 'flush' | 'sync';
+}
+
+function addLooking(volume: Command): void {
+  volume
+    .command('ls')
+    .description('list the volumes')
+    .action(async (_options: object, command: Command) => {
+      const session = new Session(command);
+      const volumes = await session.client.volumes();
+      session.show(volumes.map(volumeJson), volumeTable(volumes));
+    });
+  volume
+    .command('inspect')
+    .description('everything about one volume')
+    .argument('<name>')
+    .option('--show-secrets', 'the CHAP user and secret too')
+    .action(async (name: string, options: { showSecrets?: boolean }, command: Command) => {
+      const session = new Session(command);
+      const found = await session.client.volume(name);
+      const attachment = options.showSecrets ? await session.client.attachment(name) : null;
+      const chap = attachment === null ? {} : { chap: attachment.chap };
+      session.show({ ...volumeJson(found), ...chap }, volumeFacts(found, attachment));
+    });
+}
+
+function addResize(volume: Command): void {
+  volume
+    .command('resize')
+    .description('make a volume larger')
+    .argument('<name>')
+    .argument('[size]', 'the new size: 20g, 512m, plain bytes')
+    .option('--size <size>', 'the same as an option')
+    .action(async (name: string, size: string | undefined, options: { size?: string }, command: Command) => {
+      const written = size ?? options.size;
+      if (written === undefined || (size !== undefined && options.size !== undefined)) {
+        throw new WeftError(
+          'INVALID_ARGUMENT',
+          `say the new size once: weft volume resize ${name} --size 20g`,
+        );
+      }
+      const sizeBytes = parseSize(written, '--size');
+      const session = new Session(command);
+      const grown = await session.client.updateVolume(name, { sizeBytes });
+      session.show(volumeJson(grown), `volume ${name} has ${formatSize(grown.sizeBytes)} now`);
+    });
+}
+
+function addRemoval(volume: Command): void {
+  volume
+    .command('rm')
+    .description('move volumes to the trash')
+    .argument('<names...>')
+    .option('--purge', 'destroy them at once; nothing brings them back')
+    .option('--force', 'drop whoever uses them (administrators)')
+    .action(async (names: string[], options: { purge?: boolean; force?: boolean }, command: Command) => {
+      const session = new Session(command);
+      const removed: object[] = [];
+      const lines: string[] = [];
+      try {
+        for (const name of names) {
+          const left = await session.client.removeVolume(name, options);
+          const { id = null, state = 'purged', purgeAt = null } = left ?? {};
+          removed.push({ name, id, state, purgeAt });
+          lines.push(
+            left === null
+              ? `volume ${name} is gone`
+              : `volume ${name} is in the trash until ${purgeAt}; "weft volume restore ${name}" brings it back`,
+          );
+        }
+      } finally {
+        // What was removed before one could not be.
+        if (removed.length > 0) session.show(removed, lines.join('\n'));
+      }
+    });
+  volume
+    .command('restore')
+    .description('bring a volume back from the trash: the one of this name that was removed last')
+    .argument('<name>')
+    .option('--as <newname>', 'under another name')
+    .option('--id <id>', 'an older one, by its id in "weft trash ls"')
+    .action(async (name: string, options: { as?: string; id?: string }, command: Command) => {
+      const session = new Session(command);
+      const restored =
+        options.id === undefined
+          ? await session.client.restoreVolume(name, options.as)
+          : await session.client.restoreTrash(options.id, options.as);
+      session.show(volumeJson(restored), `volume ${restored.name} is back`);
+    });
+  volume
+    .command('release')
+    .description('drop the claim on a volume and its sessions, when its holder will not (administrators)')
+    .argument('<name>')
+    .action(async (name: string, _options: object, command: Command) => {
+      const session = new Session(command);
+      await session.client.releaseClaim(name);
+      session.show({ name, claim: null }, `volume ${name} is claimed by nobody`);
+    });
+}
+
+/** As the API has it, with the sizes, all in bytes, under short names. */
+export function volumeJson(volume: Volume): Record<string, unknown> {
+  const { sizeBytes, usedBytes, allocatedBytes, chunkSizeBytes, ...rest } = volume;
+  return { ...rest, size: sizeBytes, used: usedBytes, allocated: allocatedBytes, chunkSize: chunkSizeBytes };
+}
+
+function volumeTable(volumes: Volume[]): string {
+  const rows = volumes.map((volume) => [
+    volume.name,
+    formatSize(volume.sizeBytes),
+    formatSize(volume.usedBytes),
+    volume.container,
+    volume.durability,
+    userOf(volume),
+  ]);
+  return table(['NAME', 'SIZE>', 'USED>', 'CONTAINER', 'DURABILITY', 'USED BY'], rows);
+}
+
+function userOf(volume: Volume): string {
+  if (volume.claim !== null) return volume.claim.holder;
+  return volume.sessions.map((session) => session.initiator).join(', ') || '-';
+}
+
+function volumeFacts(volume: Volume, attachment: Attachment | null): string {
+  const { claim, filesystem } = volume;
+  const labels = Object.entries(volume.labels).map(([key, value]) => `${key}=${value}`);
+  const pairs: [string, string][] = [
+    ['name', volume.name],
+    ['id', volume.id],
+    ['container', volume.container],
+    ['size', formatSize(volume.sizeBytes)],
+    ['used', formatSize(volume.usedBytes)],
+    ['allocated', formatSize(volume.allocatedBytes)],
+    ['durability', volume.durability],
+    ['chunk size', formatSize(volume.chunkSizeBytes)],
+    [
+      'filesystem',
+      filesystem === null ? 'none recorded' : `${filesystem.type} ${filesystem.uuid}, ${filesystem.state}`,
+    ],
+    ['created', `${volume.createdAt} by ${volume.createdBy}`],
+    ['labels', labels.join(', ') || 'none'],
+    ['node', volume.node],
+    ['iqn', volume.iqn],
+    ['lun', String(volume.lun)],
+    ['portals', volume.portals.join(', ')],
+    ['authentication', volume.authentication],
+    ['claim', claim === null ? 'nobody' : `${claim.holder} (${claim.initiator}), lapses ${claim.expiresAt}`],
+    ...volume.sessions.map(({ initiator, address, since }): [string, string] => [
+      'session',
+      `${initiator} from ${address} since ${since}`,
+    ]),
+  ];
+  if (attachment !== null) {
+    pairs.push(
+      ['CHAP user', attachment.chap?.user ?? 'none'],
+      ['CHAP secret', attachment.chap?.secret ?? 'none'],
+    );
+  }
+  return facts(pairs);
+}
