@@ -223,7 +223,8 @@ function placeFault(
   offsetBytes: number,
 ): WeftError | null {
   if (page.codecs[slot] !== codecRaw) {
-    const message = `volume ${volume.volumeKey}, offset ${offsetBytes}: codec ${page.codecs[slot]} is not known here`;
+    const where = `volume ${volume.volumeKey}, offset ${offsetBytes}`;
+    const message = `${where}: codec ${page.codecs[slot]} is not known here`;
     return new WeftError('FORMAT_TOO_NEW', `${message}. Start the version of Weft that wrote it.`);
   }
   if (page.storedBytes[slot] === volume.chunkSizeBytes) return null;

@@ -65,7 +65,9 @@ function emptiest(segments: Segments): Segment | null {
   return best;
 }
 
-/** The chunks with their payloads, checked. One that is damaged stays where it is, and the segment with it. */
+/**
+ * The chunks with their payloads, checked. One that is damaged stays where it is, and the segment with it.
+ */
 async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedChunk[]): Promise<NewChunk[]> {
   const copies: NewChunk[] = [];
   await new Promise<void>((resolve, reject) => {

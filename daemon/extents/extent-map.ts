@@ -1,5 +1,6 @@
 /**
- * The extent map as the store uses it: pages from the cache or the map store, counts in memory, changes committed.
+ * The extent map as the store uses it: pages from the cache or the map store, counts in memory, changes
+ * committed.
  */
 import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -87,8 +88,8 @@ export class ExtentMap {
   }
 
   /**
-   * Commits and keeps the counts. Segments that end up without a live chunk are retired: those the commit emptied
-   * and those of `touched`. On an error the changed pages are loaded anew.
+   * Commits and keeps the counts. Segments that end up without a live chunk are retired: those the commit
+   * emptied and those of `touched`. On an error the changed pages are loaded anew.
    */
   async commit(change: MapChange, touched: readonly { segment: Segment }[]): Promise<void> {
     let effect: CommitEffect;
@@ -133,8 +134,8 @@ export class ExtentMap {
   }
 
   /**
-   * After a commit: the chunk lies elsewhere. Where it was first written is a hint only; pages that refer to it and
-   * are not found here notice that its old segment is gone, and are loaded anew.
+   * After a commit: the chunk lies elsewhere. Where it was first written is a hint only; pages that refer to
+   * it and are not found here notice that its old segment is gone, and are loaded anew.
    */
   moved(volumeKey: number, extentIndex: number, slot: number, chunk: LocatedChunk): void {
     this.cache.update(pageKey(volumeKey, extentIndex), (page) => {

@@ -1,8 +1,9 @@
 /**
  * What was drained from the journal: chunks in segments, found through the extent map.
  *
- * Order of a change: segment data durable, then the map's commit durable, then memory. A crash between leaves data in
- * a segment that the map does not know; it goes when the store opens, or when the segment is compacted.
+ * Order of a change: segment data durable, then the map's commit durable, then memory. A crash between leaves
+ * data in a segment that the map does not know; it goes when the store opens, or when the segment is
+ * compacted.
  */
 import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
@@ -72,7 +73,8 @@ export class ExtentStore {
   private closed = false;
 
   /**
-   * Removes what nothing refers to. CORRUPT when a segment the map names is missing; FORMAT_TOO_NEW, IO_ERROR.
+   * Removes what nothing refers to. CORRUPT when a segment the map names is missing; FORMAT_TOO_NEW,
+   * IO_ERROR.
    */
   static async open(env: ExtentStoreEnv): Promise<ExtentStore> {
     const summary = await env.maps.summary();
@@ -100,8 +102,9 @@ export class ExtentStore {
   }
 
   /**
-   * Fills `target` from `offsetBytes` on, zeros where nothing is stored. Never calls back synchronously. What a
-   * `store` in flight changes may be read as before or as after. Errors: CORRUPT names volume, offset and segment.
+   * Fills `target` from `offsetBytes` on, zeros where nothing is stored. Never calls back synchronously. What
+   * a `store` in flight changes may be read as before or as after. Errors: CORRUPT names volume, offset and
+   * segment.
    */
   read(volume: VolumeChunks, offsetBytes: number, target: Buffer, done: ReadDone): void {
     assert(offsetBytes % blockSizeBytes === 0, 'a read begins on a block');
@@ -111,8 +114,8 @@ export class ExtentStore {
   }
 
   /**
-   * Whether the chunk at `offsetBytes` is stored, and for how many bytes that stays so: at most `limitBytes`, and
-   * not further than 256 MiB.
+   * Whether the chunk at `offsetBytes` is stored, and for how many bytes that stays so: at most `limitBytes`,
+   * and not further than 256 MiB.
    */
   allocation(volume: VolumeChunks, offsetBytes: number, limitBytes: number, done: AllocationDone): void {
     assert(limitBytes > 0, 'an allocation of nothing');
@@ -127,8 +130,8 @@ export class ExtentStore {
   }
 
   /**
-   * Makes the updates durable and visible, all or none. One call at a time; a chunk at most once in it. After an
-   * error (NO_SPACE, IO_ERROR, CORRUPT) the store is as before and the call may be repeated.
+   * Makes the updates durable and visible, all or none. One call at a time; a chunk at most once in it. After
+   * an error (NO_SPACE, IO_ERROR, CORRUPT) the store is as before and the call may be repeated.
    */
   async store(updates: readonly ChunkUpdate[]): Promise<void> {
     assert(!this.storing, 'store is called by one caller, one call at a time');
@@ -142,8 +145,8 @@ export class ExtentStore {
   }
 
   /**
-   * Removes all chunks of a volume, in steps: after a crash some may be left, and the call is repeated. Nobody may
-   * read or store the volume meanwhile.
+   * Removes all chunks of a volume, in steps: after a crash some may be left, and the call is repeated.
+   * Nobody may read or store the volume meanwhile.
    */
   async deleteVolume(volumeKey: number): Promise<void> {
     this.checkOpen();
@@ -176,7 +179,10 @@ export class ExtentStore {
     return { segmentBytes, liveBytes };
   }
 
-  /** Compacts one segment; false when none is worth it. `store` goes first between its steps. One call at a time. */
+  /**
+   * Compacts one segment; false when none is worth it. `store` goes first between its steps. One call at a
+   * time.
+   */
   async compactOnce(): Promise<boolean> {
     assert(!this.compacting, 'one compaction at a time');
     this.checkOpen();
@@ -224,7 +230,9 @@ export class ExtentStore {
     }
   }
 
-  /** The extents that change, and the chunks to append. All zeros are a hole; a hole over a hole is no change. */
+  /**
+   * The extents that change, and the chunks to append. All zeros are a hole; a hole over a hole is no change.
+   */
   private async plan(
     updates: readonly ChunkUpdate[],
   ): Promise<{ extents: ExtentChange[]; chunks: NewChunk[] }> {

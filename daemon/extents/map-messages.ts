@@ -1,6 +1,6 @@
 /**
- * What passes between `sqlite-map-store.ts` and its thread. Rows travel as columns of numbers in one Float64Array:
- * cloning 256 objects costs some 150 µs, moving one array next to nothing.
+ * What passes between `sqlite-map-store.ts` and its thread. Rows travel as columns of numbers in one
+ * Float64Array: cloning 256 objects costs some 150 µs, moving one array next to nothing.
  */
 import type { ErrorCode } from '../base/errors.ts';
 import type { LocatedChunk, MapChange } from './map-store.ts';

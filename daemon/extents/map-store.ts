@@ -1,11 +1,14 @@
 /**
  * Where the extent map is kept: durable pages and chunk locations, changed in atomic transactions.
  *
- * A commit survives power loss once it has resolved; one that was cut off is there whole or not at all. The system's
- * engine is SQLite in a worker thread (`sqlite-map-store.ts`); a simulated fabric brings its own.
+ * A commit survives power loss once it has resolved; one that was cut off is there whole or not at all. The
+ * system's engine is SQLite in a worker thread (`sqlite-map-store.ts`); a simulated fabric brings its own.
  */
 export interface MapStore {
-  /** What is needed at start: segments with their live bytes, chunks per volume, the highest chunk id ever given. */
+  /**
+   * What is needed at start: segments with their live bytes, chunks per volume, the highest chunk id ever
+   * given.
+   */
   summary(): Promise<MapSummary>;
   /** One extent's page with the locations of its chunks, or null when nothing of it is stored. */
   loadPage(volumeKey: number, extentIndex: number): Promise<StoredPage | null>;

@@ -1,5 +1,6 @@
 /**
- * Extent pages in memory, with the places of their chunks: a read that hits needs no map lookup and no promise.
+ * Extent pages in memory, with the places of their chunks: a read that hits needs no map lookup and no
+ * promise.
  */
 import { extentSizeBytes, maxVolumeSizeBytes } from '../base/limits.ts';
 import { codecRaw } from '../format/segment-chunk.ts';
@@ -88,8 +89,8 @@ function noChunks(slotCount: number): Float64Array {
 }
 
 /**
- * Drops what was not used lately (second chance: a hit sets a flag instead of moving the page in a list, which
- * would cost more than the lookup).
+ * Drops what was not used lately (second chance: a hit sets a flag instead of moving the page in a list,
+ * which would cost more than the lookup).
  */
 export class PageCache {
   private readonly limitSlots: number;

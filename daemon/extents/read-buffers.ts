@@ -1,6 +1,6 @@
 /**
- * Buffers that chunk runs are read into, kept between reads: a fresh one of 16 KiB costs more than the copy out of
- * it. Sizes fit a few chunks, a 64 KiB chunk with its neighbour's header, and the longest run.
+ * Buffers that chunk runs are read into, kept between reads: a fresh one of 16 KiB costs more than the copy
+ * out of it. Sizes fit a few chunks, a 64 KiB chunk with its neighbour's header, and the longest run.
  */
 import { assert } from '../base/assert.ts';
 import { KiB, MiB } from '../base/limits.ts';

@@ -50,8 +50,8 @@ export class SegmentWriter {
   }
 
   /**
-   * Durable when it resolves; `keep`, `undo` or `doubt` follows. After an error the room is given back and the batch
-   * may be tried again.
+   * Durable when it resolves; `keep`, `undo` or `doubt` follows. After an error the room is given back and
+   * the batch may be tried again.
    */
   async append(chunks: readonly NewChunk[]): Promise<Appended> {
     const appended: Appended = { chunks: [], touched: [] };

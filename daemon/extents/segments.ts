@@ -1,8 +1,8 @@
 /**
  * The segment files of a store: which there are, how full, how much of them is live, who reads them.
  *
- * A segment is born when a writer begins it, sealed when it takes no more, and retired when nothing refers to it:
- * its file goes when the last reader has let go of it. Numbers are never used twice.
+ * A segment is born when a writer begins it, sealed when it takes no more, and retired when nothing refers to
+ * it: its file goes when the last reader has let go of it. Numbers are never used twice.
  */
 import { WeftError } from '../base/errors.ts';
 import type { Disk, DiskFile } from '../env/disk.ts';
@@ -10,7 +10,10 @@ import { checkSegmentHeader, segmentHeaderBytes } from '../format/segment-chunk.
 import type { MapSummary } from './map-store.ts';
 
 const directory = 'segments';
-/** Files kept open at once; far below the usual limit of a process, and 32 GiB of data without an open on the way. */
+/**
+ * Files kept open at once; far below the usual limit of a process, and 32 GiB of data without an open on the
+ * way.
+ */
 const maxOpenFiles = 512;
 /** Files looked at together when a store opens. */
 const openingAtOnce = 16;
@@ -147,7 +150,8 @@ export class Segments {
 
   private async adopt(segmentNumber: number, liveBytes: number, found: boolean): Promise<void> {
     if (!found) {
-      const missing = `segment ${segmentNumber} is missing: ${pathOf(segmentNumber)} holds ${liveBytes} bytes of volumes`;
+      const holds = `${pathOf(segmentNumber)} holds ${liveBytes} bytes of volumes`;
+      const missing = `segment ${segmentNumber} is missing: ${holds}`;
       const advice = 'Put the file back; Weft does not start without it.';
       throw new WeftError('CORRUPT', `${missing}. ${advice}`, { details: { segmentNumber } });
     }

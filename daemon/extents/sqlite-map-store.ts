@@ -1,6 +1,7 @@
 /**
- * The extent map in an SQLite file. SQLite blocks its thread, so it has one of its own (`sqlite-map-worker.ts`);
- * the requests of one turn of the event loop travel together, and so do their replies.
+ * The extent map in an SQLite file. SQLite blocks its thread, so it has one of its own
+ * (`sqlite-map-worker.ts`); the requests of one turn of the event loop travel together, and so do their
+ * replies.
  */
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';

@@ -1,8 +1,8 @@
 /**
  * The tables of the extent map and what is done with them. Synchronous: it runs in the map's thread.
  *
- * Reference counts, live bytes of segments and chunk counts of volumes change in the transaction that changes the
- * pages they are counted from.
+ * Reference counts, live bytes of segments and chunk counts of volumes change in the transaction that changes
+ * the pages they are counted from.
  */
 import Database from 'better-sqlite3';
 import { assert } from '../base/assert.ts';
@@ -175,7 +175,7 @@ export class SqliteMap {
       if (change === 0) continue;
       const chunk = this.statements.references.get(chunkId) as [number, number, number] | undefined;
       if (!chunk || chunk[0] + change < 0) {
-        const message = `extent map: chunk ${chunkId} is referred to by pages and not counted. Run a check of the map.`;
+        const message = `extent map: pages refer to chunk ${chunkId}, and it is not counted`;
         throw new WeftError('CORRUPT', message, { details: { chunkId } });
       }
       const [references, segmentNumber, storedBytes] = chunk;
@@ -231,7 +231,10 @@ export class SqliteMap {
     }
   }
 
-  /** The places of a page's chunks. Ids given one after another lie side by side, so few range scans find most. */
+  /**
+   * The places of a page's chunks. Ids given one after another lie side by side, so few range scans find
+   * most.
+   */
   private locate(chunkIds: Float64Array, volumeKey: number, extentIndex: number): Float64Array {
     const wanted = chunkIds.filter((chunkId) => chunkId !== 0).sort();
     const packed = new Float64Array(wanted.length * chunkColumns);
@@ -251,7 +254,8 @@ export class SqliteMap {
       first = last + 1;
     }
     if (filled < packed.length) {
-      const message = `extent map: extent ${extentIndex} of volume ${volumeKey} refers to a chunk that is not there`;
+      const where = `extent ${extentIndex} of volume ${volumeKey}`;
+      const message = `extent map: ${where} refers to a chunk that is not there`;
       throw new WeftError('CORRUPT', message, { details: { volumeKey, extentIndex } });
     }
     return packed;
@@ -296,17 +300,20 @@ function prepare(database: Database.Database) {
     chunksOfSegment: rows(`SELECT ${chunkFields} FROM chunks WHERE segment = ? ORDER BY offset`),
     addChunk: database.prepare('INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)'),
     moveChunk: database.prepare(
-      `UPDATE chunks SET segment = ?, offset = ?, stored = ?, raw = ?, codec = ?, tier = ?, checksum = ? WHERE id = ?`,
+      `UPDATE chunks SET segment = ?, offset = ?, stored = ?, raw = ?, codec = ?, tier = ?, checksum = ?
+       WHERE id = ?`,
     ),
     references: rows('SELECT refs, segment, stored FROM chunks WHERE id = ?'),
     setReferences: database.prepare('UPDATE chunks SET refs = ? WHERE id = ?'),
     removeChunk: database.prepare('DELETE FROM chunks WHERE id = ?'),
     addLive: value(
-      'INSERT INTO segments VALUES (?, ?) ON CONFLICT DO UPDATE SET live = live + excluded.live RETURNING live',
+      `INSERT INTO segments VALUES (?, ?)
+       ON CONFLICT DO UPDATE SET live = live + excluded.live RETURNING live`,
     ),
     removeSegment: database.prepare('DELETE FROM segments WHERE segment = ?'),
     addChunkCount: value(
-      'INSERT INTO volumes VALUES (?, ?) ON CONFLICT DO UPDATE SET chunks = chunks + excluded.chunks RETURNING chunks',
+      `INSERT INTO volumes VALUES (?, ?)
+       ON CONFLICT DO UPDATE SET chunks = chunks + excluded.chunks RETURNING chunks`,
     ),
     removeVolume: database.prepare('DELETE FROM volumes WHERE volume = ?'),
   };

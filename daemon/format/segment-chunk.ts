@@ -169,6 +169,7 @@ function corrupt(message: string, segmentNumber: number): WeftError {
 function tooNew(what: string, version: number): WeftError {
   return new WeftError(
     'FORMAT_TOO_NEW',
-    `${what} has format version ${version}; this Weft reads ${formatVersion}. Start the version that wrote it.`,
+    `${what} has format version ${version}; this Weft reads ${formatVersion}. ` +
+      'Start the version that wrote it.',
   );
 }

@@ -1,8 +1,8 @@
 /**
  * The extent map of a simulated node: in memory, with the promises of `map-store.ts`.
  *
- * Requests are carried out in order, each when the scheduler gets to it. A commit is durable when it resolves; one
- * that a crash cuts off is there whole or not at all, as `random` says.
+ * Requests are carried out in order, each when the scheduler gets to it. A commit is durable when it
+ * resolves; one that a crash cuts off is there whole or not at all, as `random` says.
  */
 import { WeftError } from '../../daemon/base/errors.ts';
 import type {
@@ -45,7 +45,9 @@ export class SimulatedMapStore implements MapStore {
     this.env = env;
   }
 
-  /** Power loss: nothing asked of this object is answered any more. What it kept is in the object returned. */
+  /**
+   * Power loss: nothing asked of this object is answered any more. What it kept is in the object returned.
+   */
   crash(): SimulatedMapStore {
     this.crashed = true;
     while (this.waiting.length > 0 && this.env.random() < 0.5) this.waiting.shift()!();
