@@ -10,8 +10,12 @@ import {
   maxBatchHeaderBytes,
   maxBatchRecords,
 } from '../format/journal-batch.ts';
+import { journalFileHeaderBytes } from '../format/journal-file.ts';
 import type { BlockIndex } from './block-index.ts';
 import type { JournalFile } from './journal-file.ts';
+
+/** Kept free at the end of a file for the empty batch that `Journal.close` ends the journal with, in bytes. */
+const markerBytes = batchHeaderBytes(0, 0);
 
 export class BatchWriter {
   readonly #index: BlockIndex;
@@ -80,7 +84,7 @@ export function countThatFit(
   file: JournalFile,
   batchSizeBytes: number,
 ): number {
-  const roomBytes = file.sizeBytes - file.endBytes;
+  const roomBytes = file.sizeBytes - file.endBytes - markerBytes;
   let blocks = 0;
   let count = 0;
   for (const { record } of queue) {
@@ -94,8 +98,8 @@ export function countThatFit(
   return count;
 }
 
-/** A fault of the caller when a record could never be written into an empty file of `roomBytes`. */
-export function assertFits(record: JournalRecord, roomBytes: number): void {
+/** A fault of the caller when a record could never be written, even into an empty file. */
+export function assertFits(record: JournalRecord, fileSizeBytes: number): void {
   const { kind, data, offsetBytes, lengthBytes } = record;
   assert(
     offsetBytes % blockSizeBytes === 0 && lengthBytes % blockSizeBytes === 0,
@@ -109,5 +113,6 @@ export function assertFits(record: JournalRecord, roomBytes: number): void {
   assert(data !== null && data.length === lengthBytes, 'a write has its data');
   const blocks = lengthBytes / blockSizeBytes;
   assert(blocks <= maxBatchBlocks, 'a record fits into a batch');
+  const roomBytes = fileSizeBytes - journalFileHeaderBytes - markerBytes;
   assert(batchHeaderBytes(1, blocks) + lengthBytes <= roomBytes, 'a batch fits into a file');
 }

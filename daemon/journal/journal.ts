@@ -25,7 +25,6 @@ import type { Clock, Timer } from '../env/clock.ts';
 import type { Disk } from '../env/disk.ts';
 import type { Random } from '../env/random.ts';
 import type { JournalRecord } from '../format/journal-batch.ts';
-import { journalFileHeaderBytes } from '../format/journal-file.ts';
 import { assertFits, BatchWriter, countThatFit } from './batch-writer.ts';
 import { BlockIndex } from './block-index.ts';
 import { type ReadableRun, readBlocks } from './block-reader.ts';
@@ -102,6 +101,8 @@ export class Journal {
   #sealed: JournalFile[];
   #active: JournalFile | null = null;
   #nextFileNumber: number;
+  /** Files before this one were recovered. */
+  readonly #firstOwnFile: number;
   #nextBatch: number;
   #releasing: Promise<void> = Promise.resolve();
 
@@ -149,7 +150,12 @@ export class Journal {
       fileSizeBytes,
       maxFiles * fileSizeBytes,
     );
-    await journal.#activateAtOpen();
+    try {
+      await journal.#activateAtOpen();
+    } catch (error) {
+      await journal.#closeFiles();
+      throw error;
+    }
     return journal;
   }
 
@@ -173,6 +179,7 @@ export class Journal {
     this.#sealed = recovered.files;
     for (const file of recovered.files) this.#files.set(file.fileNumber, file);
     this.#nextFileNumber = recovered.nextFileNumber;
+    this.#firstOwnFile = recovered.nextFileNumber;
     this.#nextBatch = recovered.nextBatch;
     this.#writer = new BatchWriter(this.index, recovered.strideBytes);
     this.#sync = new SyncQueue(recovered.nextBatch - 1, (error) => this.#fail(error));
@@ -192,7 +199,7 @@ export class Journal {
    * later append may succeed), SHUTTING_DOWN, IO_ERROR (nothing can be written until weftd is restarted).
    */
   append(record: JournalRecord, durable: boolean, done: AppendDone): void {
-    assertFits(record, this.#fileSizeBytes - journalFileHeaderBytes);
+    assertFits(record, this.#fileSizeBytes);
     const refusal = this.#failed ?? (this.#closing ? shuttingDown() : null);
     if (refusal) {
       queueMicrotask(() => done(refusal));
@@ -292,10 +299,14 @@ export class Journal {
     } catch (error) {
       if (!this.#failed) throw error;
     } finally {
-      for (const file of this.#files.values()) {
-        await file.idle();
-        await file.handle.close();
-      }
+      await this.#closeFiles();
+    }
+  }
+
+  async #closeFiles(): Promise<void> {
+    for (const file of this.#files.values()) {
+      await file.idle();
+      await file.handle.close();
     }
   }
 
@@ -484,8 +495,9 @@ export class Journal {
 
   /** An empty batch that says everything before it is durable, so that later damage to it is told from a torn tail. */
   async #writeMarker(): Promise<void> {
-    const file = this.#active;
-    if (!file || file.lastBatch === 0 || file.sizeBytes - file.endBytes < blockSizeBytes) return;
+    const file = this.#active ?? this.#sealed.at(-1);
+    // Behind the last batch of a recovered file there may be whole ones that were cut off: never append to it.
+    if (!file || file.fileNumber < this.#firstOwnFile) return;
     await new Promise<void>((resolve, reject) => {
       this.#writer.write(file, this.#nextBatch, this.#sync.durableBatch, [], (error) =>
         error ? reject(error) : resolve(),

@@ -130,3 +130,33 @@ t.test('a disk that cannot be read fails the start instead of hiding what it hol
   await rig.open();
   t.equal(rig.journal.index.liveBlocks(1), 6, 'and harms nothing');
 });
+
+t.test('damage to the last batch is noticed after a clean end, sealed or not', async (t) => {
+  for (const sealed of [true, false]) {
+    const rig = await JournalRig.open();
+    await rig.clock.settle(rig.write(1, 0, 28));
+    if (sealed) await rig.clock.settle(rig.journal.sealActive());
+    await rig.clock.settle(rig.journal.close());
+    rig.crash('power');
+    rig.disk.flipBit(firstFile, 4096 + 100);
+    await t.rejects(rig.clock.settle(rig.opening()), { code: 'CORRUPT', details: { path: firstFile } });
+  }
+});
+
+t.test('what was cut off behind a recovered batch never comes back', async (t) => {
+  for (let seed = 1; seed <= 40; seed += 1) {
+    const rig = await JournalRig.open(seed);
+    await rig.clock.settle(rig.write(1, 0, 1, true));
+    for (const block of [1, 2, 3]) await rig.clock.settle(rig.write(1, block, 1));
+    rig.crash('power');
+    for (let start = 0; start < 3; start += 1) {
+      await rig.open();
+      const kept = rig.journal.index.liveBlocks(1);
+      await rig.clock.settle(rig.journal.sealActive());
+      await rig.clock.settle(rig.journal.close());
+      rig.crash('process');
+      await rig.open();
+      t.equal(rig.journal.index.liveBlocks(1), kept, `seed ${seed} start ${start}`);
+    }
+  }
+});
