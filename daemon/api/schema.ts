@@ -57,7 +57,6 @@ export interface Container {
 
 /** What a new fabric starts with. */
 export const defaultContainerName = 'default';
-export const defaultTrashRetentionSeconds = 86_400;
 
 export const volumeCreateSchema = z.strictObject({
   name: nameSchema,

@@ -10,8 +10,10 @@ import { Containers } from './containers.ts';
 import type { ControlStore } from './control-store.ts';
 import {
   type ContainerRecord,
+  type CounterRecord,
   containerRecordSchema,
   counterRecordSchema,
+  type NameRecord,
   nameRecordSchema,
   tokenRecordSchema,
   type VolumeRecord,
@@ -37,8 +39,8 @@ export interface CatalogEnvironment {
 export interface CatalogCore extends CatalogEnvironment {
   containers: Mirror<ContainerRecord>;
   volumes: Mirror<VolumeRecord>;
-  volumeNames: Mirror<{ schemaVersion: 1; id: string }>;
-  counters: Mirror<{ schemaVersion: 1; next: number }>;
+  volumeNames: Mirror<NameRecord>;
+  counters: Mirror<CounterRecord>;
   /** By volume id: every operation on a volume takes one. */
   turns: Turns;
   change<Result>(plan: (change: Change) => Result): Promise<Result>;
