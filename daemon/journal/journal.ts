@@ -20,62 +20,35 @@
  */
 import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
-import { blockSizeBytes, GiB, KiB, MiB } from '../base/limits.ts';
-import type { Clock, Timer } from '../env/clock.ts';
-import type { Disk } from '../env/disk.ts';
-import type { Random } from '../env/random.ts';
+import { blockSizeBytes } from '../base/limits.ts';
 import type { JournalRecord } from '../format/journal-batch.ts';
 import { assertFits, BatchWriter, countThatFit } from './batch-writer.ts';
 import { BlockIndex } from './block-index.ts';
 import { type ReadableRun, readBlocks } from './block-reader.ts';
 import { FilePool } from './file-pool.ts';
 import { type JournalFile, syncFile } from './journal-file.ts';
-import { batchDelayMs, minTimerMs, pressureLevel } from './pressure.ts';
-import type { RecordList } from './record-list.ts';
+import {
+  type AppendDone,
+  defaultBatchSizeBytes,
+  defaultJournalCapacityBytes,
+  defaultJournalFileBytes,
+  type JournalEnvironment,
+  type JournalOptions,
+  minJournalFileBytes,
+  type SealedFile,
+} from './journal-options.ts';
+import { Throttle } from './pressure.ts';
 import { type Recovered, recoverJournal } from './recovery.ts';
 import { SyncQueue } from './sync-queue.ts';
 
 export type { JournalRecord } from '../format/journal-batch.ts';
 export type { BlockRun } from './block-index.ts';
-
-export const defaultJournalFileBytes = 64 * MiB;
-export const defaultJournalCapacityBytes = GiB;
-/** A batch takes no more records once its payloads are this long, in bytes: long enough for the disk's full speed. */
-export const defaultBatchSizeBytes = 4 * MiB;
-/** The shortest file that is of use, in bytes. */
-export const minJournalFileBytes = 64 * KiB;
-
-export interface JournalEnvironment {
-  disk: Disk;
-  clock: Clock;
-  random: Random;
-  log?: (message: string, facts: Record<string, unknown>) => void;
-}
-
-export interface JournalOptions {
-  /** Directory in the store. */
-  directory?: string;
-  /** A record's payload and header have to fit into one file. */
-  fileSizeBytes?: number;
-  /** All files together; at least two. */
-  capacityBytes?: number;
-  batchSizeBytes?: number;
-  /** Volumes whose records are taken in at recovery; all when not given. */
-  keepVolume?: (volumeKey: number) => boolean;
-  /** Called when the used fraction (0 to 1) crosses one of `pressureLevels`, up or down. */
-  onPressure?: (usedFraction: number) => void;
-  /** Called when a file has been sealed: there is something to drain. */
-  onSealed?: () => void;
-}
-
-export type AppendDone = (error: Error | null) => void;
-
-/** A file nothing is appended to any more: the unit of draining. */
-export interface SealedFile {
-  readonly fileNumber: number;
-  /** What it holds, in the order it was appended. */
-  readonly records: RecordList;
-}
+export type {
+  AppendDone,
+  JournalEnvironment,
+  JournalOptions,
+  SealedFile,
+} from './journal-options.ts';
 
 interface Append {
   record: JournalRecord;
@@ -88,7 +61,7 @@ export class Journal {
   readonly index: BlockIndex;
   readonly capacityBytes: number;
 
-  readonly #clock: Clock;
+  readonly #throttle: Throttle;
   readonly #options: JournalOptions;
   readonly #pool: FilePool;
   readonly #fileSizeBytes: number;
@@ -111,9 +84,6 @@ export class Journal {
   #rolling = false;
   #pumpScheduled = false;
   #sealWaiters: (() => void)[] = [];
-  #owedDelayMs = 0;
-  #delay: Timer | null = null;
-  #pressureLevel = 0;
   #failed: WeftError | null = null;
   #closing = false;
   #settled: (() => void) | null = null;
@@ -168,7 +138,7 @@ export class Journal {
     fileSizeBytes: number,
     capacityBytes: number,
   ) {
-    this.#clock = env.clock;
+    this.#throttle = new Throttle(env.clock, () => this.#pump(), options.onPressure);
     this.#options = options;
     this.#pool = pool;
     this.index = index;
@@ -283,8 +253,7 @@ export class Journal {
   /** Writes and syncs what was appended, then closes the files. Appends waiting for space get SHUTTING_DOWN. */
   async close(): Promise<void> {
     this.#closing = true;
-    this.#delay?.cancel();
-    this.#delay = null;
+    this.#throttle.stop();
     this.#pump();
     await this.#quiet();
     this.#failQueue(shuttingDown());
@@ -316,7 +285,7 @@ export class Journal {
     } catch (error) {
       if (asWeftError(error).code !== 'NO_SPACE') throw error;
     }
-    this.#updatePressure();
+    this.#throttle.used(this.usedBytes / this.capacityBytes);
   }
 
   async #activate(): Promise<void> {
@@ -328,7 +297,13 @@ export class Journal {
 
   /** Starts what can be started: the next batch, or the next file for it. */
   #pump(): void {
-    if (this.#writing || this.#rolling || this.#delay || this.#failed || this.#queue.length === 0) {
+    if (
+      this.#writing ||
+      this.#rolling ||
+      this.#throttle.delaying ||
+      this.#failed ||
+      this.#queue.length === 0
+    ) {
       this.#announceQuiet();
       return;
     }
@@ -360,8 +335,7 @@ export class Journal {
 
   #batchWritten(file: JournalFile, appends: Append[], batch: number): void {
     if (this.#sealWaiters.length > 0) this.#seal();
-    this.#updatePressure();
-    this.#slowDown();
+    this.#throttle.batchWritten(this.usedBytes / this.capacityBytes);
     if (file.endBytes * 2 > file.sizeBytes) this.#pool.prepareAhead();
     for (const append of appends) {
       if (append.durable) this.#sync.whenDurable(batch, append.done);
@@ -392,7 +366,7 @@ export class Journal {
       this.#sealed.push(file);
       this.#active = null;
       this.#pool.prepareAhead();
-      this.#updatePressure();
+      this.#throttle.used(this.usedBytes / this.capacityBytes);
       this.#options.onSealed?.();
     }
     for (const resolve of this.#sealWaiters.splice(0)) resolve();
@@ -432,28 +406,8 @@ export class Journal {
     this.#sealed.shift();
     this.#files.delete(fileNumber);
     await file.handle.close();
-    this.#updatePressure();
+    this.#throttle.used(this.usedBytes / this.capacityBytes);
     this.#pump();
-  }
-
-  #slowDown(): void {
-    if (this.#closing) return;
-    this.#owedDelayMs += batchDelayMs(this.usedBytes / this.capacityBytes);
-    if (this.#owedDelayMs < minTimerMs) return;
-    const delayMs = this.#owedDelayMs;
-    this.#owedDelayMs = 0;
-    this.#delay = this.#clock.after(delayMs, () => {
-      this.#delay = null;
-      this.#pump();
-    });
-  }
-
-  #updatePressure(): void {
-    const fraction = this.usedBytes / this.capacityBytes;
-    const level = pressureLevel(fraction);
-    if (level === this.#pressureLevel) return;
-    this.#pressureLevel = level;
-    this.#options.onPressure?.(fraction);
   }
 
   /** Nothing is written any more until the daemon is restarted. What is there can still be read. */
