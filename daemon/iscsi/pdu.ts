@@ -96,7 +96,6 @@ export const ittOf = (bhs: Buffer): number => bhs.readUInt32BE(16);
 export const tagAt20 = (bhs: Buffer): number => bhs.readUInt32BE(20);
 /** Bytes 24-27, but for Data-Out and SNACK, which have none. */
 export const cmdSnOf = (bhs: Buffer): number => bhs.readUInt32BE(24);
-export const expStatSnOf = (bhs: Buffer): number => bhs.readUInt32BE(28);
 /** The eight bytes, copied: the BHS is reused for the next PDU. */
 export const lunOf = (bhs: Buffer): Buffer => Buffer.from(bhs.subarray(8, 16));
 

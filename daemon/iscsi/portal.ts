@@ -93,7 +93,7 @@ export class Portal {
     const listed: PortalSession[] = [];
     for (const { session, connection, sinceMs } of this.entries) {
       const target = session.identity.target;
-      if (target === null || (iqn !== undefined && target.iqn !== iqn)) continue;
+      if (target === null || !connection.isLoggedIn || (iqn !== undefined && target.iqn !== iqn)) continue;
       const { initiatorName } = session.identity;
       listed.push({
         iqn: target.iqn,

@@ -11,6 +11,7 @@ import { MiB } from '../base/limits.ts';
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
 import { type BufferPool, largestTransferBytes } from './buffer-pool.ts';
 import type { SessionParameters } from './negotiation.ts';
+import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
 import {
   AsyncEvent,
@@ -31,12 +32,10 @@ import {
   isImmediate,
   ittOf,
   logoutReasonOf,
-  type Numbers,
   noTag,
   Opcode,
   opcodeOf,
   RejectReason,
-  serialAfterBy,
   serialBefore,
   TaskAttribute,
   tagAt20,
@@ -46,8 +45,6 @@ import { manageTasks } from './task-management.ts';
 import type { TextExchange } from './text.ts';
 import { checkCondition, type Failure, sendFailure, sendReply, Task, TransportSense } from './transfer.ts';
 
-/** Commands one session may have outstanding: the queue depth of Linux (128 by default) fits. */
-export const commandWindow = 128;
 /** Immediate commands a session may have outstanding beside the window; they are for task management. */
 const immediateLimit = 32;
 /** Data-in asked for and not sent, in bytes, so that a host that does not read costs no more memory than that. */
@@ -81,13 +78,7 @@ export class Session {
   private readonly tasks = new Map<number, Task>();
   /** Tasks whose data is here and which wait for a limit or an ORDERED task, oldest first. */
   private readonly ready: Task[] = [];
-  /** Commands that came before their turn, by CmdSN. */
-  private readonly early = new Map<number, () => void>();
-  private statSn: number;
-  private expCmdSn: number;
-  /** Handed out by `next` and `current`, and valid until they are called again. */
-  private readonly numbers: Numbers = { statSn: 0, expCmdSn: 0, maxCmdSn: 0 };
-  private numberedTasks = 0;
+  readonly numbering: Numbering;
   private immediateTasks = 0;
   private executing = 0;
   private isOrderedRunning = false;
@@ -110,55 +101,7 @@ export class Session {
     this.parameters = parameters;
     this.environment = environment;
     this.text = text;
-    this.statSn = numbers.statSn;
-    this.expCmdSn = numbers.cmdSn;
-  }
-
-  // Numbering (§4.2.2.1, §4.2.2.2)
-
-  /** For a PDU that carries a StatSN of its own. */
-  next(): Numbers {
-    const numbers = this.current();
-    this.statSn = serialAfterBy(this.statSn, 1);
-    return numbers;
-  }
-
-  /** For a PDU that does not. */
-  current(): Numbers {
-    const { numbers } = this;
-    numbers.statSn = this.statSn;
-    numbers.expCmdSn = this.expCmdSn;
-    // Never falls: a command takes a place of the window as ExpCmdSN rises, and gives it back when it ends.
-    numbers.maxCmdSn = serialAfterBy(this.expCmdSn, commandWindow - 1 - this.numberedTasks);
-    return numbers;
-  }
-
-  /** Runs `act` when CmdSN's turn has come; drops it outside the window, as §4.2.2.1 demands. */
-  private inTurn(bhs: Buffer, act: () => void): void {
-    if (isImmediate(bhs)) {
-      act();
-      return;
-    }
-    const cmdSn = cmdSnOf(bhs);
-    if (!this.isInWindow(cmdSn)) return;
-    if (cmdSn !== this.expCmdSn) {
-      this.early.set(cmdSn, act);
-      return;
-    }
-    this.expCmdSn = serialAfterBy(cmdSn, 1);
-    act();
-    while (this.early.size > 0) {
-      const following = this.early.get(this.expCmdSn);
-      if (following === undefined) break;
-      this.early.delete(this.expCmdSn);
-      this.expCmdSn = serialAfterBy(this.expCmdSn, 1);
-      following();
-    }
-  }
-
-  private isInWindow(cmdSn: number): boolean {
-    if (serialBefore(cmdSn, this.expCmdSn) || this.early.has(cmdSn)) return false;
-    return !serialBefore(this.current().maxCmdSn, cmdSn);
+    this.numbering = new Numbering(numbers.statSn, numbers.cmdSn);
   }
 
   // What arrives
@@ -202,7 +145,7 @@ export class Session {
         return;
       case Opcode.taskManagement: {
         const request = Buffer.from(bhs);
-        this.inTurn(bhs, () => manageTasks(this, request));
+        this.numbering.inTurn(bhs, () => manageTasks(this, request));
         return;
       }
       case Opcode.text:
@@ -222,14 +165,14 @@ export class Session {
       default:
         this.reject(bhs, RejectReason.commandNotSupported);
         // It took a CmdSN, or later commands would wait for it for ever.
-        if (!isImmediate(bhs) && cmdSnOf(bhs) === this.expCmdSn) this.inTurn(bhs, () => {});
+        if (!isImmediate(bhs) && this.numbering.isNext(cmdSnOf(bhs))) this.numbering.inTurn(bhs, () => {});
     }
   }
 
   reject(bhs: Buffer, reason: number): void {
     const { outbox } = this.environment;
     const header = outbox.header();
-    encodeReject(outbox.slab, header, this.next(), reason);
+    encodeReject(outbox.slab, header, this.numbering.next(), reason);
     outbox.end(header, Buffer.from(bhs), null);
   }
 
@@ -240,14 +183,14 @@ export class Session {
     const drop = () => {
       if (buffer !== null) this.environment.pool.give(buffer);
     };
-    if (numbered && !this.isInWindow(cmdSnOf(bhs))) {
+    if (numbered && !this.numbering.isInWindow(cmdSnOf(bhs))) {
       drop();
       return;
     }
     if (this.tasks.has(ittOf(bhs))) {
       drop();
       this.reject(bhs, RejectReason.taskInProgress);
-      if (numbered) this.inTurn(bhs, () => {});
+      if (numbered) this.numbering.inTurn(bhs, () => {});
       return;
     }
     if (!numbered && this.immediateTasks >= immediateLimit) {
@@ -261,10 +204,10 @@ export class Session {
     if (!numbered) this.immediateTasks += 1;
     task.failure = task.begin(data.length, this.parameters) ?? this.provideBuffer(task);
     if (task.failure === null && data.length > 0 && !placed) data.copy(task.buffer!, 0);
-    this.inTurn(bhs, () => {
+    this.numbering.inTurn(bhs, () => {
       // It may have been aborted while it waited for its turn.
       if (task.state === 'gone') return;
-      if (numbered) this.numberedTasks += 1;
+      if (numbered) this.numbering.outstanding += 1;
       task.isDelivered = true;
       this.proceed(task);
     });
@@ -308,7 +251,7 @@ export class Session {
     task.state = 'ready';
     if (task.failure !== null) {
       this.remove(task);
-      sendFailure(this.environment.outbox, this, task, task.failure);
+      sendFailure(this.environment.outbox, this.numbering, task, task.failure);
       this.startReady();
       return;
     }
@@ -328,7 +271,7 @@ export class Session {
       if (asked === null) return;
       this.nextTtt = ttt === noTag - 1 ? 0 : ttt + 1;
       const header = outbox.header();
-      encodeR2t(outbox.slab, header, task.pdu.itt, this.current(), {
+      encodeR2t(outbox.slab, header, task.pdu.itt, this.numbering.current(), {
         lun: task.pdu.lun,
         ttt,
         r2tSn: task.r2tCount - 1,
@@ -382,11 +325,12 @@ export class Session {
     const { outbox } = this.environment;
     if (task.fate === 'answered' && !this.isClosed) {
       this.settleDataIn(task, reply);
-      sendReply(outbox, this, this.parameters, task, reply);
+      sendReply(outbox, this.numbering, this.parameters, task, reply);
     } else {
       this.dataInBytes -= inBytesOf(task);
       reply.release?.();
-      if (task.fate === 'task aborted' && !this.isClosed) sendFailure(outbox, this, task, taskAborted);
+      if (task.fate === 'task aborted' && !this.isClosed)
+        sendFailure(outbox, this.numbering, task, taskAborted);
     }
     if (this.ready.length > 0) this.startReady();
     if (this.isClosed && this.executing === 0) this.becomeIdle();
@@ -409,7 +353,7 @@ export class Session {
     task.state = 'gone';
     this.tasks.delete(task.pdu.itt);
     if (!task.isNumbered) this.immediateTasks -= 1;
-    else if (task.isDelivered) this.numberedTasks -= 1;
+    else if (task.isDelivered) this.numbering.outstanding -= 1;
     const { buffer } = task;
     task.buffer = null;
     if (buffer !== null) {
@@ -442,7 +386,7 @@ export class Session {
     if (index >= 0) this.ready.splice(index, 1);
     this.remove(task);
     if (fate === 'task aborted' && !this.isClosed) {
-      sendFailure(this.environment.outbox, this, task, taskAborted);
+      sendFailure(this.environment.outbox, this.numbering, task, taskAborted);
     }
     done();
     if (!this.isClosed) this.startReady();
@@ -455,10 +399,10 @@ export class Session {
     // The answer to a ping of ours; it has been heard, which is all we wanted.
     if (itt === noTag) return;
     const echoed = Buffer.from(data.subarray(0, this.parameters.initiatorMaxDataBytes));
-    this.inTurn(bhs, () => {
+    this.numbering.inTurn(bhs, () => {
       const { outbox } = this.environment;
       const header = outbox.header();
-      encodeNopIn(outbox.slab, header, itt, this.next(), noTag);
+      encodeNopIn(outbox.slab, header, itt, this.numbering.next(), noTag);
       if (echoed.length > 0) outbox.end(header, echoed, null);
       else outbox.endEmpty(header);
     });
@@ -468,14 +412,14 @@ export class Session {
   ping(): void {
     const { outbox } = this.environment;
     const header = outbox.header();
-    encodeNopIn(outbox.slab, header, noTag, this.current(), 0);
+    encodeNopIn(outbox.slab, header, noTag, this.numbering.current(), 0);
     outbox.endEmpty(header);
   }
 
   private takeText(bhs: Buffer, data: Buffer): void {
     const request = Buffer.from(bhs);
     const text = Buffer.from(data);
-    this.inTurn(bhs, () => {
+    this.numbering.inTurn(bhs, () => {
       const reply = this.text.next(tagAt20(request), isFinal(request), isContinued(request), text);
       if (reply === null) {
         this.reject(request, RejectReason.protocolError);
@@ -483,7 +427,7 @@ export class Session {
       }
       const { outbox } = this.environment;
       const header = outbox.header();
-      encodeTextResponse(outbox.slab, header, ittOf(request), this.next(), reply);
+      encodeTextResponse(outbox.slab, header, ittOf(request), this.numbering.next(), reply);
       if (reply.text.length > 0) outbox.end(header, reply.text, null);
       else outbox.endEmpty(header);
     });
@@ -491,7 +435,7 @@ export class Session {
 
   private takeLogout(bhs: Buffer): void {
     const request = Buffer.from(bhs);
-    this.inTurn(bhs, () => {
+    this.numbering.inTurn(bhs, () => {
       const reason = logoutReasonOf(request);
       if (reason !== logoutCloseSession && reason !== logoutCloseConnection) {
         // Removing a connection for recovery needs error recovery level 2 (§11.14.1).
@@ -510,7 +454,7 @@ export class Session {
   private answerLogout(request: Buffer, response: number): void {
     const { outbox } = this.environment;
     const header = outbox.header();
-    encodeLogoutResponse(outbox.slab, header, ittOf(request), this.next(), response);
+    encodeLogoutResponse(outbox.slab, header, ittOf(request), this.numbering.next(), response);
     outbox.endEmpty(header);
   }
 
@@ -519,7 +463,7 @@ export class Session {
     const { outbox } = this.environment;
     const header = outbox.header();
     const parameters = [0, 0, Math.min(withinSeconds, 0xffff)] as const;
-    encodeAsyncMessage(outbox.slab, header, this.next(), AsyncEvent.requestLogout, parameters);
+    encodeAsyncMessage(outbox.slab, header, this.numbering.next(), AsyncEvent.requestLogout, parameters);
     outbox.endEmpty(header);
   }
 
@@ -544,7 +488,7 @@ export class Session {
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.early.clear();
+    this.numbering.close();
     if (this.earlyBuffer !== null) {
       this.environment.pool.forget(this.earlyBuffer);
       this.earlyBuffer = null;

@@ -102,6 +102,6 @@ function endTasks(
 function respond(session: Session, request: Buffer, status: number): void {
   const { outbox } = session.environment;
   const header = outbox.header();
-  encodeTaskManagementResponse(outbox.slab, header, ittOf(request), session.next(), status);
+  encodeTaskManagementResponse(outbox.slab, header, ittOf(request), session.numbering.next(), status);
   outbox.endEmpty(header);
 }

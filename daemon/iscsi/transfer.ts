@@ -11,6 +11,7 @@
  */
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
 import type { SessionParameters } from './negotiation.ts';
+import type { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
 import {
   bufferOffsetOf,
@@ -19,7 +20,6 @@ import {
   encodeDataIn,
   encodeScsiResponse,
   isFinal,
-  type Numbers,
   noTag,
   residualOverflow,
   residualUnderflow,
@@ -178,12 +178,6 @@ export class Task {
 
 export function checkCondition(sense: Buffer): Failure {
   return { status: ScsiStatus.checkCondition, sense };
-}
-
-/** What the answering side of a session provides: the numbers of the next PDU, with a StatSN of its own or without. */
-export interface Numbering {
-  next(): Numbers;
-  current(): Numbers;
 }
 
 interface Residual {
