@@ -102,3 +102,18 @@ t.test(
     }
   },
 );
+
+t.test('what was recovered after a kill survives the power loss that follows', async (t) => {
+  for (let seed = 1; seed <= 25; seed += 1) {
+    const rig = await JournalRig.open(seed);
+    await rig.clock.settle(Promise.all([0, 1, 2, 3].map((block) => rig.write(1, block, 1))));
+    await rig.clock.settle(rig.write(1, 2, 4));
+    rig.crash('process');
+    await rig.open();
+    t.equal(await rig.verify('process'), null, `seed ${seed}, killed`);
+    await rig.clock.settle(rig.write(1, 5, 1, true));
+    rig.crash('power');
+    await rig.open();
+    t.equal(await rig.verify('power'), null, `seed ${seed}, power lost`);
+  }
+});
