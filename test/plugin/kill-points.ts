@@ -45,6 +45,7 @@ function placeTrap(plugin: PluginFixture, kill: KillPoint): void {
     if (requests !== kill.at) return;
     writeFileSync(join(plugin.directory, 'killed'), `${when} ${what}`);
     process.kill(plugin.pid, 'SIGKILL');
+    if (when === 'before') throw new Error('the plugin was killed before the fabric had the whole request');
   };
 }
 

@@ -1,6 +1,7 @@
 /** A fabric, and plugins started and killed on it, as one test needs them. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +11,9 @@ import { readMounts } from '../../plugin/mount-table.ts';
 import { runTool } from '../../plugin/run-tool.ts';
 import { FakeDockerd } from './fake-dockerd.ts';
 import { FakeFabric } from './fake-fabric.ts';
+
+const compileCache = join(tmpdir(), `weft-plugin-test-cache-${process.pid}`);
+process.once('exit', () => rmSync(compileCache, { recursive: true, force: true }));
 
 const processFile = new URL('./plugin-process.ts', import.meta.url).pathname;
 
@@ -44,6 +48,8 @@ export class PluginFixture {
     const child = spawn(process.execPath, [processFile], {
       env: {
         PATH: process.env.PATH ?? '',
+        // A hundred plugins are started: each needs not compile all anew.
+        NODE_COMPILE_CACHE: compileCache,
         LOOP_DIRECTORY: this.fabric.directory,
         WEFT_SOCKET: this.socketPath,
         WEFT_URL: this.fabric.url,
