@@ -93,7 +93,7 @@ export class Claims {
         change.put(this.#core.volumes, volumeId, after);
         return { before, after, renewed };
       });
-      if (!renewed) await this.#fence(before, after);
+      await this.#fence(renewed ? null : before.claim, after);
       this.#deadlines.delete(volumeId);
       const claim = this.live(after);
       if (claim === null) throw new WeftError('TIMEOUT', `the claim of ${name} lapsed while it was taken`);
@@ -141,10 +141,13 @@ export class Claims {
     if (others.length > 0) throw inUse(volume, loggedIn(others), [], others);
   }
 
-  /** The new claim is durable, and refuses others' logins: whoever is still in goes before the holder has its answer. */
-  async #fence(before: VolumeRecord, after: VolumeRecord): Promise<void> {
+  /**
+   * The claim is durable, and refuses others' logins: whoever is still in goes before the holder has its answer.
+   * A renewal too: the fencing of the takeover before it may have failed half way.
+   */
+  async #fence(superseded: ClaimRecord | null, after: VolumeRecord): Promise<void> {
     const { host } = this.#core;
-    if (before.claim !== null) await host.dropSessions(after, before.claim.initiator);
+    if (superseded !== null) await host.dropSessions(after, superseded.initiator);
     for (const { initiator } of host.sessions(after)) {
       if (after.claim !== null && !sameInitiator(initiator, after.claim.initiator)) {
         await host.dropSessions(after, initiator);

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { WeftError } from '../../daemon/base/errors.ts';
 import { ApiFabric } from './api-fabric.ts';
 
 const a = { holder: 'host-a', initiator: 'iqn.2026-11.example:a', ttlSeconds: 60 };
@@ -64,6 +65,18 @@ t.test(
     );
   },
 );
+
+t.test('a takeover whose fencing failed is not answered, and fences when it is tried again', async (t) => {
+  const { fabric, id, client, take } = await claimable(t);
+  await take(a);
+  fabric.host.login(id, a.initiator);
+  fabric.clock.pass(61);
+  fabric.host.dropFaults.push(new WeftError('UNAVAILABLE', 'the target does not answer'));
+  await t.rejects(take(b), { code: 'UNAVAILABLE' });
+  t.equal((await client.volume('db')).sessions.length, 1);
+  await take(b);
+  t.strictSame((await client.volume('db')).sessions, []);
+});
 
 t.test('a lapsed claim that nobody took is renewed by its holder, under the same epoch', async (t) => {
   const { fabric, take } = await claimable(t);

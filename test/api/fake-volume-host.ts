@@ -11,6 +11,8 @@ export class FakeVolumeHost implements VolumeHost {
   readonly #sessions = new Map<string, VolumeSession[]>();
   /** Errors that the next calls of `destroy` fail with. */
   readonly destroyFaults: Error[] = [];
+  /** Errors that the next calls of `dropSessions` fail with. */
+  readonly dropFaults: Error[] = [];
   /** When set, `destroy` waits for it. */
   destroyGate: Promise<void> | null = null;
 
@@ -48,6 +50,10 @@ export class FakeVolumeHost implements VolumeHost {
 
   async dropSessions(volume: VolumeRecord, initiator: string | null): Promise<void> {
     this.calls.push(`drop ${volume.name} ${initiator ?? 'everybody'}`);
+    const fault = this.dropFaults.shift();
+    if (fault !== undefined) throw fault;
+    // Not at once: whoever does not wait for it finds the sessions still there.
+    await new Promise(setImmediate);
     const left = this.sessions(volume).filter(
       (session) => initiator !== null && session.initiator !== initiator,
     );

@@ -146,6 +146,23 @@ t.test('a purge that a crash interrupted is finished at the next start', async (
   t.match(await fabric.client().container('default'), { volumeCount: 1 });
 });
 
+t.test(
+  'once the data of a volume in the trash is being destroyed, a crash does not bring it back',
+  async (t) => {
+    const fabric = await ApiFabric.start(t);
+    const { id } = await fabric.create('db');
+    await fabric.client().removeVolume('db');
+    fabric.host.destroyGate = new Promise(() => undefined);
+    const lost = t.rejects(fabric.client().purge(id), { code: 'UNAVAILABLE' });
+    while (!fabric.host.calls.includes('destroy 1')) await new Promise(setImmediate);
+    await fabric.crash();
+    await lost;
+    await fabric.catalog.trash.idle();
+    t.strictSame(await fabric.client().trash(), []);
+    t.equal(fabric.host.data.size, 0);
+  },
+);
+
 t.test('a purge that failed is reported and tried again', async (t) => {
   const fabric = await ApiFabric.start(t);
   await fabric.create('db');
@@ -154,7 +171,9 @@ t.test('a purge that failed is reported and tried again', async (t) => {
   await pass(fabric, day);
   t.match(fabric.faults, [{ code: 'IO_ERROR' }]);
   t.equal(fabric.host.data.size, 1);
-  await pass(fabric, 60);
+  await pass(fabric, 59);
+  t.equal(fabric.host.calls.filter((call) => call === 'destroy 1').length, 1, 'not in a busy loop');
+  await pass(fabric, 1);
   t.equal(fabric.host.data.size, 0);
 });
 
