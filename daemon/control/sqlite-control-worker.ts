@@ -5,10 +5,12 @@
  * row, the revision of the last transaction. `application_id` says that the file is ours, `user_version` holds the
  * format's version.
  */
+// biome-ignore lint/style/noRestrictedImports: the file's mode must be right before SQLite opens it.
+import { closeSync, fchmodSync, openSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import Database from 'better-sqlite3';
 import { assert } from '../base/assert.ts';
-import { type ErrorCode, WeftError } from '../base/errors.ts';
+import { asWeftError, type ErrorCode, WeftError } from '../base/errors.ts';
 import type { TextTransaction } from './control-text.ts';
 
 export type WorkerCall =
@@ -37,6 +39,7 @@ class ControlFile {
   readonly #transact: (transaction: TextTransaction) => number | null;
 
   constructor(filename: string) {
+    keepPrivate(filename);
     const database = new Database(filename, { timeout: busyTimeoutMs });
     try {
       prepare(database, filename);
@@ -67,6 +70,16 @@ class ControlFile {
         return this.#database.close();
     }
   }
+}
+
+/**
+ * CHAP secrets are in it. SQLite gives its other files (-wal, -shm) the same mode. Only before SQLite opens the file:
+ * closing any descriptor of it drops the POSIX locks this process has on it.
+ */
+function keepPrivate(filename: string): void {
+  const descriptor = openSync(filename, 'a', 0o600);
+  fchmodSync(descriptor, 0o600);
+  closeSync(descriptor);
 }
 
 function prepare(database: Database.Database, filename: string): void {
@@ -132,7 +145,10 @@ function coded(thrown: unknown): { code: string; message: string } {
     ['SQLITE_', 'IO_ERROR'],
   ];
   const family = families.find(([prefix]) => typeof code === 'string' && code.startsWith(prefix));
-  return { code: family?.[1] ?? 'INTERNAL', message: `the control store failed: ${error.message} (${code})` };
+  return {
+    code: family?.[1] ?? asWeftError(error).code,
+    message: `the control store failed: ${error.message} (${code})`,
+  };
 }
 
 const port = parentPort;

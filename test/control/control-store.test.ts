@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { chmodSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import t from 'tap';
@@ -63,7 +63,7 @@ t.test('a damaged control store is refused, not served', async (t) => {
 });
 
 t.test('a directory that does not exist is an error, not a crash', async (t) => {
-  await t.rejects(openSqliteControlStore(join(directory, 'missing', 'control.db')));
+  await t.rejects(openSqliteControlStore(join(directory, 'missing', 'control.db')), { code: 'IO_ERROR' });
 });
 
 t.test('documents are synced at every commit', async (t) => {
@@ -72,5 +72,17 @@ t.test('documents are synced at every commit', async (t) => {
   const database = new Database(filename, { readonly: true });
   t.equal(database.pragma('journal_mode', { simple: true }), 'wal');
   database.close();
+  await store.close();
+});
+
+t.test('nobody else can read the file, which has secrets, nor what lies beside it', async (t) => {
+  const filename = join(directory, 'private.db');
+  writeFileSync(filename, '');
+  chmodSync(filename, 0o644);
+  const store = await openSqliteControlStore(filename);
+  await store.transact({ conditions: [], puts: [{ key: 'a', value: 1 }], deletes: [] });
+  for (const path of [filename, `${filename}-wal`, `${filename}-shm`]) {
+    t.equal(statSync(path).mode & 0o777, 0o600, path.slice(directory.length));
+  }
   await store.close();
 });
