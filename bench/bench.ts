@@ -76,7 +76,7 @@ async function measure(
 }
 
 async function machine(directory: string): Promise<Report['machine']> {
-  const { stdout: filesystem } = await execa('stat', ['-f', '-c', '%T', directory]);
+  const { stdout: filesystem } = await execa('findmnt', ['-no', 'FSTYPE', '-T', directory]);
   return {
     cores: cpus().length,
     cpu: cpus()[0]?.model ?? 'unknown',
