@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { loopsOver } from '../../plugin/loop-device.ts';
 import { readMounts, topMount } from '../../plugin/mount-table.ts';
 import { runTool } from '../../plugin/run-tool.ts';
-import { eventually, type PluginFixture, pluginFor } from './plugin-fixture.ts';
+import { eventually, PluginFixture, pluginFor } from './plugin-fixture.ts';
 
 /** Like a Docker container: a process with a mount namespace of its own, in which the volume is bind-mounted. */
 async function container(test: { teardown(end: () => Promise<void>): void }, path: string) {
@@ -147,4 +147,20 @@ t.test('SIGTERM ends the plugin and leaves what is mounted to those who use it',
   t.equal((await docker.must('Path', { Name: 'db' })).Mountpoint, path);
   await docker.must('Unmount', { Name: 'db', ID: 'c1' });
   t.same(await plugin.left(), []);
+});
+
+t.test('where Docker gives a mount of its own, one that the host does not see is refused', async (t) => {
+  const plugin = await PluginFixture.make();
+  t.teardown(() => plugin.end());
+  const { docker, mountDirectory } = plugin;
+  mkdirSync(mountDirectory);
+  await runTool('mount', ['--bind', mountDirectory, mountDirectory]);
+  await runTool('mount', ['--make-private', mountDirectory]);
+  await plugin.start();
+  await docker.must('Create', { Name: 'db', Opts: { size: '16m' } });
+  t.match((await docker.call('Mount', { Name: 'db', ID: 'c1' })).Err, /not seen by the host.*rshared/);
+  await runTool('mount', ['--make-rshared', mountDirectory]);
+  await docker.must('Mount', { Name: 'db', ID: 'c1' });
+  await docker.must('Unmount', { Name: 'db', ID: 'c1' });
+  t.same(await plugin.left(), [`mount ${mountDirectory}`]);
 });
