@@ -59,7 +59,10 @@ export function asWeftError(thrown: unknown): WeftError {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const errno = (error as NodeJS.ErrnoException).code;
   if (errno === 'ENOSPC' || errno === 'EDQUOT') {
-    return new WeftError('NO_SPACE', `no space left on the store: ${error.message}`, { cause: error, details: { errno } });
+    return new WeftError('NO_SPACE', `no space left on the store: ${error.message}`, {
+      cause: error,
+      details: { errno },
+    });
   }
   if (typeof errno === 'string' && /^E[A-Z0-9]+$/.test(errno)) {
     return new WeftError('IO_ERROR', error.message, { cause: error, details: { errno } });
