@@ -74,7 +74,7 @@ t.test('a connection that either side ends is told once, and what was written ar
 
 t.test('an end that the other side ignores closes all the same', async (t) => {
   const closed = new Promise<void>((resolve) => {
-    systemNetwork
+    void systemNetwork
       .listen('127.0.0.1', 0, (accepted) => receiver(() => accepted.end(), resolve))
       .then((listener) => {
         const client = connect({ port: listener.port, host: '127.0.0.1', allowHalfOpen: true });
