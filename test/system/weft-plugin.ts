@@ -1,0 +1,76 @@
+/** The managed plugin in a private Docker engine: built once, made, set and enabled; and its processes, to be killed. */
+import { resolve } from 'node:path';
+import { execa } from 'execa';
+import { eventually } from './eventually.ts';
+import { type Process, processes } from './leftovers.ts';
+import type { PrivateDockerd } from './private-dockerd.ts';
+import type { WeftdProcess } from './weftd-process.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+/** The first time Debian packages are unpacked. */
+const buildLimitMs = 1_500_000;
+/** The engine packs it: ten seconds on an idle machine. */
+const createLimitMs = 300_000;
+
+export const pluginName = 'weft';
+
+export async function installPlugin(dockerd: PrivateDockerd, weftd: WeftdProcess): Promise<WeftPlugin> {
+  await execa(resolve(root, 'scripts/build-plugin'), ['build/plugin'], { cwd: root, timeout: buildLimitMs });
+  const created = await dockerd.run(
+    'docker',
+    ['plugin', 'create', pluginName, resolve(root, 'build/plugin')],
+    {
+      timeout: createLimitMs,
+    },
+  );
+  if (created.exitCode !== 0) throw new Error(`docker plugin create: ${created.stderr}`);
+  const { token } = await (await weftd.client()).createToken({ name: 'plugin', role: 'plugin' });
+  const settings = [`WEFT_URL=${weftd.url}`, `WEFT_TOKEN=${token}`, 'WEFT_LOG_LEVEL=debug'];
+  await dockerd.docker('plugin', 'set', pluginName, ...settings);
+  await dockerd.docker('plugin', 'enable', pluginName);
+  const id = await dockerd.docker('plugin', 'inspect', '-f', '{{.Id}}', pluginName);
+  return new WeftPlugin(dockerd, id, weftd.url);
+}
+
+export class WeftPlugin {
+  readonly #dockerd: PrivateDockerd;
+  readonly #id: string;
+  readonly #url: string;
+
+  constructor(dockerd: PrivateDockerd, id: string, url: string) {
+    this.#dockerd = dockerd;
+    this.#id = id;
+    this.#url = url;
+  }
+
+  /** Where the volumes are mounted, as the host sees it. */
+  get mountDirectory(): string {
+    return `${this.#dockerd.directory}/data/plugins/${this.#id}/propagated-mount`;
+  }
+
+  /** Every process in it. This plugin's, and of no other on this machine: its environment names our weftd. */
+  async processes(): Promise<Process[]> {
+    const mark = `\0WEFT_URL=${this.#url}\0`;
+    return (await processes()).filter(({ environment }) => `\0${environment}`.includes(mark));
+  }
+
+  async kill9Node(): Promise<void> {
+    await this.#kill9((process) => process.commandLine.endsWith('/opt/weft/dist/plugin/main.js'));
+  }
+
+  /** All of the plugin's processes die with it: what attaches volumes in it too. */
+  async kill9Init(): Promise<void> {
+    await this.#kill9((process) => process.commandLine.startsWith('/usr/bin/tini '));
+  }
+
+  async #kill9(isIt: (process: Process) => boolean): Promise<void> {
+    const found = (await this.processes()).filter(isIt);
+    if (found.length !== 1) throw new Error(`expected one such process of the plugin, found ${found.length}`);
+    const { pid } = found[0]!;
+    process.kill(pid, 'SIGKILL');
+    await eventually('the killed process is gone, and another has come', 30_000, async () => {
+      const now = (await this.processes()).filter(isIt);
+      return now.length === 1 && now[0]!.pid !== pid;
+    });
+  }
+}
