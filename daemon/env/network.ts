@@ -7,6 +7,7 @@
 import type { Server } from 'node:net';
 import { createServer, Socket } from 'node:net';
 import { asWeftError, WeftError } from '../base/errors.ts';
+import { pollBusily } from './busy-poll.ts';
 
 export interface Network {
   /**
@@ -134,6 +135,7 @@ class SystemConnection implements Connection {
       onread: {
         buffer: () => (this.isEnding ? nowhere : receiver.room()),
         callback: (bytes: number) => {
+          pollBusily();
           if (!this.isEnding) receiver.filled(bytes);
           return true;
         },
@@ -156,6 +158,7 @@ class SystemConnection implements Connection {
       sent();
       return;
     }
+    pollBusily();
     if (last > 0) socket.cork();
     for (let index = 0; index < last; index += 1) socket.write(pieces[index]!);
     socket.write(pieces[last]!, () => sent());
