@@ -40,5 +40,5 @@ export interface AttachEngine {
   /** Volumes of which anything is attached without regard to any record. Engines that cannot know answer none. */
   leftovers(): Promise<{ volumeId: string; iqn: string }[]>;
   /** Tells the device that its volume grew; false when it takes a new attach to see that. */
-  grow(volume: { volumeId: string; iqn: string }): Promise<boolean>;
+  grow(volume: { volumeId: string; iqn: string }, sizeBytes: number): Promise<boolean>;
 }

@@ -19,14 +19,16 @@
 import { randomUUID } from 'node:crypto';
 import type { FilesystemRecord } from '../daemon/api/schema.ts';
 import { asWeftError, WeftError } from '../daemon/base/errors.ts';
+import { MiB } from '../daemon/base/limits.ts';
 import { formatSize } from '../daemon/base/size.ts';
-import type { DeviceContent } from './block-device.ts';
+import { type DeviceContent, deviceSize } from './block-device.ts';
 import type { FilesystemType } from './options.ts';
 import { runTool } from './run-tool.ts';
 
 const mkfsTimeoutMs = 300_000;
 const fsckTimeoutMs = 3_600_000;
 const growTimeoutMs = 300_000;
+const leastGrowthBytes = MiB;
 
 export type FormatDecision =
   | { kind: 'use'; type: FilesystemType }
@@ -85,10 +87,12 @@ export async function makeFilesystem(
   device: string,
   decision: FormatDecision & { kind: 'make' },
 ): Promise<void> {
-  // A new volume is all holes: discarding it first would only take time.
+  // A new volume is all holes, which read as zeros: neither discarding nor zeroing anything first changes it. What a
+  // first, unfinished try left behind is zeroed.
+  const zeros = decision.again ? 'lazy_itable_init=0,lazy_journal_init=0' : 'assume_storage_prezeroed=1';
   const args =
     decision.type === 'ext4'
-      ? ['-q', '-F', '-m', '0', '-U', decision.uuid, '-E', 'nodiscard,lazy_itable_init=1', device]
+      ? ['-q', '-F', '-m', '0', '-U', decision.uuid, '-E', `nodiscard,${zeros}`, device]
       : ['-q', '-K', '-m', `uuid=${decision.uuid}`, ...(decision.again ? ['-f'] : []), device];
   await runTool(`mkfs.${decision.type}`, args, { timeoutMs: mkfsTimeoutMs });
 }
@@ -134,12 +138,24 @@ export function mountOptions(type: FilesystemType): string {
   return type === 'ext4' ? 'noatime,discard,errors=remount-ro' : 'noatime,discard,nouuid';
 }
 
-/** Fills the device. Quick when there is nothing to do. */
-export async function growFilesystem(
-  device: string,
-  mountpoint: string,
-  type: FilesystemType,
-): Promise<void> {
+/**
+ * Fills the device before it is mounted: for ext4, because the kernel asks for CAP_SYS_RESOURCE, which a plugin's
+ * container may not have, to do it later. xfs grows only while it is mounted.
+ */
+export async function growUnmounted(device: string, type: FilesystemType): Promise<void> {
+  if (type === 'xfs') return;
+  const { stdout } = await runTool('dumpe2fs', ['-h', device]);
+  const field = (name: string) => Number(new RegExp(`^${name}: +(\\d+)$`, 'm').exec(stdout)?.[1]);
+  const [blocks, blockBytes] = [field('Block count'), field('Block size')];
+  // Less than a block group cannot always be used.
+  if (!((await deviceSize(device)) - blocks * blockBytes > leastGrowthBytes)) return;
+  // resize2fs asks for a full check first.
+  await runTool('e2fsck', ['-f', '-p', device], { accept: [0, 1, 2], timeoutMs: fsckTimeoutMs });
+  await runTool('resize2fs', [device], { timeoutMs: growTimeoutMs });
+}
+
+/** Fills the device of a mounted filesystem. Quick when there is nothing to do. */
+export async function growMounted(device: string, mountpoint: string, type: FilesystemType): Promise<void> {
   if (type === 'ext4') await runTool('resize2fs', [device], { timeoutMs: growTimeoutMs });
   else await runTool('xfs_growfs', ['-d', mountpoint], { timeoutMs: growTimeoutMs });
 }

@@ -13,15 +13,17 @@ import type { Logger } from 'pino';
 import type { Volume } from '../daemon/api/schema.ts';
 import { WeftError } from '../daemon/base/errors.ts';
 import type { AttachEngine, AttachedDevice } from './attach.ts';
-import { isBusy, readContent } from './block-device.ts';
+import { deviceSize, isBusy, readContent } from './block-device.ts';
 import type { Fabric } from './fabric.ts';
 import {
   checkFilesystem,
   decideFormat,
   explainMountFailure,
-  growFilesystem,
+  growMounted,
+  growUnmounted,
   makeFilesystem,
 } from './filesystem.ts';
+import { readMounts, topMount } from './mount-table.ts';
 import type { MountDirectory } from './mounts.ts';
 import { type FilesystemType, optionsOfVolume } from './options.ts';
 import { countOf, type RecordStore, type VolumeRecord } from './records.ts';
@@ -164,13 +166,16 @@ export class HostVolume {
       job.step = `the check of its ${decision.type} filesystem`;
       await checkFilesystem(device.path, decision.type);
     }
+    // The data is there and whole: less room than wanted is no reason to withhold it.
+    const notGrown = (error: unknown) => {
+      log.warn({ volume: volume.name, err: error }, 'the filesystem could not be grown to its volume');
+    };
+    if (decision.kind === 'use' && !inUse) await growUnmounted(device.path, decision.type).catch(notGrown);
     job.step = `mounting its ${decision.type} filesystem`;
     await this.#mountOrExplain(device.path, decision.type);
-    job.step = 'growing its filesystem to the volume';
-    await growFilesystem(device.path, mounts.mountpoint(id, generation), decision.type).catch((error) => {
-      // The data is there and whole: less room than wanted is no reason to withhold it.
-      log.warn({ volume: volume.name, err: error }, 'the filesystem could not be grown');
-    });
+    if (decision.type === 'xfs') {
+      await growMounted(device.path, mounts.mountpoint(id, generation), 'xfs').catch(notGrown);
+    }
     await mounts.makeRoot(id, generation, options);
     await mounts.prove(device.path, id, generation);
   }
@@ -202,6 +207,22 @@ export class HostVolume {
       await fabric.client.updateVolume(volume.name, { filesystem: { type, uuid, state: 'ready' } }),
     );
     log.info({ volume: volume.name, type, uuid }, 'made its filesystem');
+  }
+
+  /** Fills a volume that grew while it is mounted. Where the engine cannot show the growth, the next mount does it. */
+  async growOnline(job: Job): Promise<void> {
+    const engine = await this.#env.engine();
+    const device = await engine.find(this.#target);
+    const volume = this.#env.fabric.remembered(this.record.name);
+    if (device === null || volume === undefined || volume.id !== this.record.id) return;
+    if (volume.sizeBytes <= (await deviceSize(device.path))) return;
+    job.step = 'growing its filesystem to the volume';
+    if (!(await engine.grow(this.#target, volume.sizeBytes))) return;
+    const mountpoint = this.#env.mounts.mountpoint(this.record.id, this.record.generation);
+    const mount = topMount(await readMounts(), mountpoint);
+    if (mount === null) return;
+    await growMounted(device.path, mountpoint, mount.fsType === 'xfs' ? 'xfs' : 'ext4');
+    this.#env.log.info({ volume: volume.name, sizeBytes: volume.sizeBytes }, 'grew with its volume');
   }
 
   /**

@@ -75,6 +75,7 @@ export class Caretaker {
   async #tendOne(name: string, volume: HostVolume): Promise<void> {
     // Beside the queue: a long fsck must not let the claim lapse.
     await this.#renew(name, volume);
+    if (volume.uses > 0 && !volume.record.claimLost) await this.#queue(name, (job) => volume.growOnline(job));
     if (countOf(volume.record.mounts) > 0) return;
     if (countOf(volume.record.carried) === 0) {
       await this.#queue(name, (job) => this.#driver.settle(job, name));

@@ -2,14 +2,16 @@
  * qemu-storage-daemon showing one block node as a file through FUSE: starting, finding and ending it.
  *
  *   DIRECTORY/NAME.blk   the file the FUSE export lies over
+ *   DIRECTORY/NAME.qmp   the socket it takes commands on
  *   DIRECTORY/NAME.pid   its pid; its command line, which has NAME in it, proves that it is still it
  */
-import { readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, unlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WeftError } from '../daemon/base/errors.ts';
 import { detachLoop, loopsOver } from './loop-device.ts';
 import { mountsBelow, readMounts } from './mount-table.ts';
+import { qmpCommand } from './qmp.ts';
 import { runTool } from './run-tool.ts';
 
 export const storageDaemonTool = 'qemu-storage-daemon';
@@ -18,6 +20,7 @@ const startTimeoutMs = 10_000;
 /** How long it may take to end by itself before it is killed. */
 const endTimeoutMs = 5_000;
 const pollMs = 20;
+const resizeTimeoutMs = 5_000;
 
 export class StorageDaemon {
   readonly #directory: string;
@@ -46,6 +49,10 @@ export class StorageDaemon {
       '--daemonize',
       ...['--pidfile', pidFile],
       ...(secret === null ? [] : ['--object', `secret,id=chap,file=${comma(secretFile)}`]),
+      ...(this.#hasMonitor
+        ? ['--chardev', `socket,id=qmp,path=${comma(this.#with('qmp'))},server=on,wait=off`]
+        : []),
+      ...(this.#hasMonitor ? ['--monitor', 'chardev=qmp'] : []),
       ...['--blockdev', JSON.stringify({ 'node-name': 'lun', ...blockdev })],
       ...['--export', `type=fuse,id=file,node-name=lun,mountpoint=${comma(this.file)},writable=on`],
     ];
@@ -54,6 +61,23 @@ export class StorageDaemon {
     } finally {
       await rm(secretFile, { force: true });
     }
+  }
+
+  /** Shows the file in the size its block node has now. False when it cannot be told to. */
+  async resize(sizeBytes: number): Promise<boolean> {
+    if (!this.#hasMonitor) return false;
+    await qmpCommand(this.#with('qmp'), 'block_resize', { 'node-name': 'lun', size: sizeBytes });
+    // The kernel believes what it heard about a FUSE file for a second.
+    for (let waitedMs = 0; waitedMs < resizeTimeoutMs; waitedMs += pollMs) {
+      if ((await stat(this.file)).size >= sizeBytes) return true;
+      await delay(pollMs);
+    }
+    return false;
+  }
+
+  /** A path longer than this is no address of a unix socket (unix(7)). */
+  get #hasMonitor(): boolean {
+    return Buffer.byteLength(this.#with('qmp')) < 108;
   }
 
   /** From the process list, not from the pid file: one killed while starting has not written it yet. */
@@ -85,7 +109,8 @@ export class StorageDaemon {
       throw new WeftError('IN_USE', `${left.map((loop) => loop.path).join(', ')} cannot be detached`);
     }
     // The .blk file last: it is what this is found by.
-    for (const suffix of ['secret', 'pid', 'blk']) await unlink(this.#with(suffix)).catch(ignoreMissing);
+    for (const suffix of ['secret', 'pid', 'qmp', 'blk'])
+      await unlink(this.#with(suffix)).catch(ignoreMissing);
   }
 
   async #endProcess(): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * Attaches without the kernel's iSCSI: qemu-storage-daemon logs in (libiscsi) and shows the LUN as a file through
  * FUSE; a loop device makes a block device of the file. For kernels without iscsi_tcp. What is attached is found by
- * its files, STATE/attach/ID.NONCE.{blk,pid} (see storage-daemon.ts).
+ * its files, STATE/attach/ID.NONCE.{blk,pid,qmp} (see storage-daemon.ts).
  *
  * While weftd is away I/O waits: libiscsi reconnects for as long as it takes and repeats what was under way. That
  * needs `timeout=0` (measured: 75 s without a target, then every write went through); a target that hangs without
@@ -92,9 +92,12 @@ export class UserspaceEngine implements AttachEngine {
     return [...ids].map((volumeId) => ({ volumeId, iqn: '' }));
   }
 
-  /** QEMU 7.2 asks for the capacity once, when it logs in. */
-  async grow(): Promise<boolean> {
-    return false;
+  async grow(volume: { volumeId: string }, sizeBytes: number): Promise<boolean> {
+    const device = await this.find(volume);
+    if (device === null) return false;
+    if (!(await new StorageDaemon(this.#directory, device.key).resize(sizeBytes))) return false;
+    await runTool('losetup', ['--set-capacity', device.path]);
+    return true;
   }
 
   #blockdev(portal: string, target: AttachTarget): Record<string, unknown> {
@@ -115,7 +118,7 @@ export class UserspaceEngine implements AttachEngine {
   async #daemons(volumeId: string | null): Promise<StorageDaemon[]> {
     const names = new Set<string>();
     for (const file of await readdir(this.#directory).catch(() => [])) {
-      const parts = /^([A-Za-z0-9_-]+)(\.[0-9a-f]{12})\.(?:blk|pid|secret)$/.exec(file);
+      const parts = /^([A-Za-z0-9_-]+)(\.[0-9a-f]{12})\.(?:blk|pid|qmp|secret)$/.exec(file);
       if (parts !== null && (volumeId === null || parts[1] === volumeId)) names.add(parts[1]! + parts[2]!);
     }
     return [...names].map((name) => new StorageDaemon(this.#directory, name));

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import t from 'tap';
@@ -52,27 +52,28 @@ t.test('what is on a device is never formatted over', async (t) => {
   await docker.must('Unmount', { Name: 'half', ID: 'a' });
 });
 
-t.test('xfs is made, mounted, grown with its volume and keeps its data', async (t) => {
-  const plugin = await pluginFor(t);
-  const { docker, fabric } = plugin;
-  await docker.must('Create', { Name: 'big', Opts: { size: '320m', fs: 'xfs' } });
-  const first = await docker.must('Mount', { Name: 'big', ID: 'a' });
-  writeFileSync(join(first.Mountpoint, 'row'), 'committed');
-  await docker.must('Unmount', { Name: 'big', ID: 'a' });
-  const volume = fabric.get('big');
-  volume.sizeBytes = 640 * MiB;
-  await (
-    await open(fabric.file(volume), 'r+').then(async (file) => {
-      await file.truncate(volume.sizeBytes);
-      return file;
-    })
-  ).close();
-  const second = await docker.must('Mount', { Name: 'big', ID: 'a' });
-  t.equal(readFileSync(join(second.Mountpoint, 'row'), 'utf8'), 'committed');
-  const mount = (await readMounts()).find(({ path }) => path === dirname(second.Mountpoint));
-  t.equal(mount?.fsType, 'xfs');
-  const { stdout } = await runTool('df', ['--output=size', '-B1', second.Mountpoint]);
-  t.ok(Number(stdout.split('\n')[1]) > 400 * MiB, stdout);
-  await docker.must('Unmount', { Name: 'big', ID: 'a' });
-  await runTool('xfs_repair', ['-n', fabric.file(volume)]);
-});
+for (const [fs, size] of [
+  ['xfs', 320],
+  ['ext4', 64],
+] as const) {
+  t.test(`${fs} is made, mounted, grown with its volume and keeps its data`, async (t) => {
+    const plugin = await pluginFor(t);
+    const { docker, fabric } = plugin;
+    await docker.must('Create', { Name: 'big', Opts: { size: `${size}m`, fs } });
+    const first = await docker.must('Mount', { Name: 'big', ID: 'a' });
+    writeFileSync(join(first.Mountpoint, 'row'), 'committed');
+    await docker.must('Unmount', { Name: 'big', ID: 'a' });
+    const volume = fabric.get('big');
+    volume.sizeBytes = 2 * size * MiB;
+    truncateSync(fabric.file(volume), volume.sizeBytes);
+    const second = await docker.must('Mount', { Name: 'big', ID: 'a' });
+    t.equal(readFileSync(join(second.Mountpoint, 'row'), 'utf8'), 'committed');
+    const mount = (await readMounts()).find(({ path }) => path === dirname(second.Mountpoint));
+    t.equal(mount?.fsType, fs);
+    const { stdout } = await runTool('df', ['--output=size', '-B1', second.Mountpoint]);
+    t.ok(Number(stdout.split('\n')[1]) > 1.5 * size * MiB, stdout);
+    await docker.must('Unmount', { Name: 'big', ID: 'a' });
+    const check = fs === 'xfs' ? ['xfs_repair', '-n'] : ['e2fsck', '-fn'];
+    await runTool(check[0]!, [check[1]!, fabric.file(volume)]);
+  });
+}

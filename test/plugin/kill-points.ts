@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import { PluginFixture } from './plugin-fixture.ts';
 
-const tools = ['losetup', 'blkid', 'wipefs', 'mkfs.ext4', 'e2fsck', 'mount', 'umount', 'resize2fs'];
+const tools = ['losetup', 'blkid', 'wipefs', 'mkfs.ext4', 'e2fsck', 'mount', 'umount', 'dumpe2fs'];
 
 export type KillPoint = { at: number; when: 'before' | 'after' };
 
