@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { ensureAdminToken } from './api/admin-token.ts';
 import { createApiServer } from './api/server.ts';
-import { asWeftError } from './base/errors.ts';
+import { asWeftError, WeftError } from './base/errors.ts';
 import type { Config, HostPort } from './config.ts';
 import { Catalog } from './control/catalog.ts';
 import type { ControlStore } from './control/control-store.ts';
@@ -55,9 +55,9 @@ async function open(
 
   const data = await openDataDirectory(config.dataDirectory, clock.nowMs());
   opened.push(() => data.unlock());
-  const store = await openSqliteControlStore(join(data.path, 'control.db'));
+  const store = await openFile(join(data.path, 'control.db'), openSqliteControlStore);
   opened.push(() => store.close());
-  const maps = await SqliteMapStore.open(join(data.path, 'map.db'));
+  const maps = await openFile(join(data.path, 'map.db'), (path) => SqliteMapStore.open(path));
   opened.push(() => maps.close());
   const replica = await LocalReplica.open(
     { disk: new SystemDisk(data.path), maps, clock, random, log: log.child({ part: 'replica' }) },
@@ -111,6 +111,17 @@ async function open(
       await closeAll(opened, log);
     },
   };
+}
+
+/** Whatever is wrong with a file, the message names it. */
+async function openFile<Opened>(path: string, open: (path: string) => Promise<Opened>): Promise<Opened> {
+  try {
+    return await open(path);
+  } catch (cause) {
+    const { code, message, details } = asWeftError(cause);
+    const advice = code === 'CORRUPT' ? '; restore it from a backup' : '';
+    throw new WeftError(code, `${path}: ${message}${advice}`, { cause, details: { ...details } });
+  }
 }
 
 /** Everything is closed, whatever of it fails: the journal must be flushed even when a socket does not close. */

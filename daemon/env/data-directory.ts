@@ -13,6 +13,9 @@ export interface DataDirectory {
   unlock(): void;
 }
 
+/** Made in this order when a directory is new. */
+const parts = ['control.db', 'map.db', 'segments', 'journal'];
+
 /**
  * Opens the directory, making and labelling it when it is new, and counts one more start.
  * Errors: LOCKED (another daemon runs on it), CORRUPT, FORMAT_TOO_NEW, IO_ERROR.
@@ -26,6 +29,7 @@ export async function openDataDirectory(path: string, nowMs: number): Promise<Da
   const unlock = lock(path);
   try {
     const known = await readLabel(path);
+    if (known !== null) await refuseMissingParts(path);
     const label = known ?? { nodeId: randomUUID(), starts: 0, createdAt: new Date(nowMs).toISOString() };
     label.starts += 1;
     await writeDurably(path, 'label.json', encodeStoreLabel(label));
@@ -76,6 +80,18 @@ async function readLabel(path: string): Promise<StoreLabel | null> {
     );
   }
   return null;
+}
+
+/**
+ * A part that is missing although a later one is there was lost: made anew, it would say that there is no data, and
+ * what the other parts hold would be thrown away as nobody's.
+ */
+async function refuseMissingParts(path: string): Promise<void> {
+  const names = await readdir(path);
+  const last = parts.findLastIndex((part) => names.includes(part));
+  const missing = parts.slice(0, last + 1).find((part) => !names.includes(part));
+  if (missing === undefined) return;
+  throw new WeftError('CORRUPT', `${join(path, missing)} is missing: restore it from a backup`);
 }
 
 /** Replaces a small file so that after power loss the old or the new content is there, whole. */
