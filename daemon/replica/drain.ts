@@ -39,8 +39,8 @@ export interface DrainEnv {
   extents: ExtentStore;
   clock: Clock;
   log: DrainLog;
-  /** Called after every run that stored something: old chunks may have left holes in segments. */
-  stored: () => void;
+  /** Called after every run: old chunks may have left holes in segments. */
+  ended: () => void;
   /** Null for a volume that was deleted meanwhile. */
   chunkSizeOf: (volumeKey: number) => number | null;
   /** The replica's own read path; the index is consulted before it returns. */
@@ -80,14 +80,19 @@ export class Drain {
   /** Called for every change: the journal is not idle. */
   noticeWrite(): void {
     this.#writtenSinceIdle = true;
-    if (this.#running === null && this.#retryTimer === null && this.#usedFraction() >= startFraction)
-      this.#start(stopFraction);
+    this.noticePressure();
+  }
+
+  /** The journal may be half full by now: a file was sealed. */
+  noticePressure(): void {
+    if (this.#running !== null || this.#retryTimer !== null || this.#usedFraction() < startFraction) return;
+    if (this.#env.journal.sealedFiles().length > 0) this.#start(stopFraction);
   }
 
   /** Drains everything that is in the journal now. Errors as WeftError. */
   async drainAll(): Promise<void> {
-    while (this.#running !== null) await this.#running.catch(() => {});
     await this.#env.journal.sealActive();
+    while (this.#running !== null) await this.#running.catch(() => {});
     await this.#run(0);
   }
 
@@ -127,7 +132,7 @@ export class Drain {
 
   #start(untilFraction: number): void {
     if (this.#closed || this.#running !== null) return;
-    this.#run(untilFraction).catch((error) => {
+    const retry = (error: unknown): void => {
       const failure = asWeftError(error);
       this.#env.log.warn(
         { code: failure.code, error: failure.message },
@@ -140,7 +145,9 @@ export class Drain {
         this.#retryTimer = null;
         this.#start(untilFraction);
       });
-    });
+    };
+    // What was sealed while the run ended has told nobody else.
+    this.#run(untilFraction).then(() => this.noticePressure(), retry);
   }
 
   #run(untilFraction: number): Promise<void> {
@@ -148,7 +155,6 @@ export class Drain {
     const run = this.#drainFiles(untilFraction)
       .then(() => {
         this.failure = null;
-        this.#env.stored();
       })
       .catch((error) => {
         this.failure = asWeftError(error);
@@ -156,6 +162,8 @@ export class Drain {
       })
       .finally(() => {
         this.#running = null;
+        // Also after a failure: on a full store, what was stored before it may have left the room that is wanted.
+        this.#env.ended();
       });
     this.#running = run;
     return run;

@@ -52,6 +52,7 @@ export class LocalReplica implements Replica {
 
   /** Recovers the journal. Errors: CORRUPT, FORMAT_TOO_NEW, IO_ERROR: the start is refused, nothing is changed. */
   static async open(env: LocalReplicaEnv, options: LocalReplicaOptions): Promise<LocalReplica> {
+    let notice: (() => void) | null = null;
     const known = new Set(options.volumes.map((volume) => volume.volumeKey));
     const extents = await ExtentStore.open({ disk: env.disk, maps: env.maps });
     const journal = await Journal.open(
@@ -60,6 +61,8 @@ export class LocalReplica implements Replica {
         fileSizeBytes: options.journalFileBytes,
         capacityBytes: options.journalCapacityBytes,
         keepVolume: (volumeKey) => known.has(volumeKey),
+        // Writers may all be waiting for the journal by now, and none comes by to notice that it is full.
+        onSealed: () => queueMicrotask(() => notice?.()),
       },
     );
     const space = await SpaceGuard.open({
@@ -68,7 +71,9 @@ export class LocalReplica implements Replica {
       undrainedBytes: () => journal.usedBytes,
       ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),
     });
-    return new LocalReplica(env, options.volumes, journal, extents, space);
+    const replica = new LocalReplica(env, options.volumes, journal, extents, space);
+    notice = () => replica.#drain.noticePressure();
+    return replica;
   }
 
   private constructor(
@@ -92,7 +97,7 @@ export class LocalReplica implements Replica {
       read: (volumeKey, chunkSizeBytes, offsetBytes, target, done) =>
         this.read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
       rewrite: (volumeKey, offsetBytes, data) => this.#rewrite(volumeKey, offsetBytes, data),
-      stored: () => this.#compact(),
+      ended: () => this.#compact(),
     });
   }
 
