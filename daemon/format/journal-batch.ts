@@ -42,8 +42,8 @@ const kindCodes = { write: 1, zero: 2 } as const;
 
 /** Records in one batch: with the header they stay below the 1024 pieces one writev takes (IOV_MAX). */
 export const maxBatchRecords = 1000;
-/** Blocks of payload in one batch: those of the longest write. */
-export const maxBatchBlocks = maxTransferBytes / blockSizeBytes;
+/** Blocks of payload in one batch: those of the longest write, which may begin and end within a block. */
+export const maxBatchBlocks = maxTransferBytes / blockSizeBytes + 1;
 export const maxBatchHeaderBytes = batchHeaderBytes(maxBatchRecords, maxBatchBlocks);
 
 /** What is appended. Offsets and lengths in bytes, multiples of the block (4 KiB). */

@@ -15,12 +15,12 @@ export interface NodeOptions {
   volumeBytes?: number;
   /** Operations in flight at most. */
   depth?: number;
+  journalFileBytes?: number;
 }
 
 const quiet = { info() {}, warn() {} };
 /** Small, so that a few hundred operations fill it and the drain runs under them. */
-const journalFileBytes = MiB;
-const journalCapacityBytes = 4 * MiB;
+const journalFiles = 4;
 const longestWriteSectors = 512;
 
 export class SimulatedNode {
@@ -31,6 +31,7 @@ export class SimulatedNode {
   readonly volumeBytes: number;
   readonly #durability: 'flush' | 'sync';
   readonly #depth: number;
+  readonly #journalFileBytes: number;
   disk: SimulatedDisk;
   replica!: LocalReplica;
   volume!: Volume;
@@ -52,6 +53,7 @@ export class SimulatedNode {
     });
     this.#durability = options.durability;
     this.#depth = options.depth ?? 12;
+    this.#journalFileBytes = options.journalFileBytes ?? MiB;
     this.volumeBytes = options.volumeBytes ?? 12 * MiB;
     this.identity = { volumeKey: 1, chunkSizeBytes: this.random.chance(0.5) ? 16_384 : 65_536 };
   }
@@ -65,7 +67,12 @@ export class SimulatedNode {
       random: this.random.fork(),
       log: quiet,
     };
-    const options = { volumes: [this.identity], journalFileBytes, journalCapacityBytes, reserveBytes: 0 };
+    const options = {
+      volumes: [this.identity],
+      journalFileBytes: this.#journalFileBytes,
+      journalCapacityBytes: journalFiles * this.#journalFileBytes,
+      reserveBytes: 0,
+    };
     this.replica = await this.clock.settle(LocalReplica.open(env, options));
     this.volume = new Volume({
       identity: this.identity,
