@@ -5,7 +5,10 @@ import { runTool } from './run-tool.ts';
 
 export interface LoopDevice {
   path: string;
+  /** "/" once the mount namespace it was named in is gone. */
   backingFile: string;
+  /** The kernel's number of this very attachment; the next one on the same path has another. */
+  sequence: string;
   /** Goes away by itself when its last user does: already detached as far as anybody can. */
   isLeaving: boolean;
 }
@@ -19,7 +22,13 @@ export async function listLoops(): Promise<LoopDevice[]> {
     const backing = await read('backing_file');
     if (backing === null) continue;
     const backingFile = backing.trimEnd().replace(/ \(deleted\)$/, '');
-    loops.push({ path: `/dev/${name}`, backingFile, isLeaving: (await read('autoclear'))?.trim() === '1' });
+    const sequence = (await readFile(`/sys/block/${name}/diskseq`, 'utf8').catch(() => '')).trim();
+    loops.push({
+      path: `/dev/${name}`,
+      backingFile,
+      sequence,
+      isLeaving: (await read('autoclear'))?.trim() === '1',
+    });
   }
   return loops;
 }

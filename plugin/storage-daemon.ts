@@ -2,6 +2,8 @@
  * qemu-storage-daemon showing one block node as a file through FUSE: starting, finding and ending it.
  *
  *   DIRECTORY/NAME.blk   the file the FUSE export lies over
+ *   DIRECTORY/NAME.loop  its loop device's path and sequence number: when the plugin's container goes, and its mount
+ *                        namespace with it, the kernel forgets by which name the file was opened
  *   DIRECTORY/NAME.qmp   the socket it takes commands on
  *   DIRECTORY/NAME.pid   its pid; its command line, which has NAME in it, proves that it is still it
  */
@@ -9,7 +11,7 @@ import { readdir, readFile, rm, stat, unlink, writeFile } from 'node:fs/promises
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { WeftError } from '../daemon/base/errors.ts';
-import { detachLoop, loopsOver } from './loop-device.ts';
+import { attachLoop, detachLoop, type LoopDevice, listLoops } from './loop-device.ts';
 import { mountsBelow, readMounts } from './mount-table.ts';
 import { qmpCommand } from './qmp.ts';
 import { runTool } from './run-tool.ts';
@@ -63,6 +65,22 @@ export class StorageDaemon {
     }
   }
 
+  async attachLoop(): Promise<string> {
+    const path = await attachLoop(this.file);
+    const loop = (await listLoops()).find((candidate) => candidate.path === path);
+    await writeFile(this.#with('loop'), `${path} ${loop?.sequence ?? ''}`, { mode: 0o600 });
+    return path;
+  }
+
+  async loops(): Promise<LoopDevice[]> {
+    const noted = await readFile(this.#with('loop'), 'utf8').catch(() => null);
+    return (await listLoops()).filter(
+      (loop) =>
+        basename(loop.backingFile) === basename(this.file) ||
+        (loop.sequence !== '' && `${loop.path} ${loop.sequence}` === noted),
+    );
+  }
+
   /** Shows the file in the size its block node has now. False when it cannot be told to. */
   async resize(sizeBytes: number): Promise<boolean> {
     if (!this.#hasMonitor) return false;
@@ -97,19 +115,19 @@ export class StorageDaemon {
    */
   async end(): Promise<void> {
     // Loop devices first: what was written is flushed on the way.
-    for (const loop of await loopsOver(basename(this.file))) {
+    for (const loop of await this.loops()) {
       if (!loop.isLeaving) await detachLoop(loop.path).catch(() => {});
     }
     await this.#endProcess();
     for (const mount of mountsBelow(await readMounts(), this.#directory)) {
       if (mount.path === this.file) await runTool('umount', ['--lazy', this.file]);
     }
-    const left = (await loopsOver(basename(this.file))).filter((loop) => !loop.isLeaving);
+    const left = (await this.loops()).filter((loop) => !loop.isLeaving);
     if (left.length > 0) {
       throw new WeftError('IN_USE', `${left.map((loop) => loop.path).join(', ')} cannot be detached`);
     }
     // The .blk file last: it is what this is found by.
-    for (const suffix of ['secret', 'pid', 'qmp', 'blk'])
+    for (const suffix of ['secret', 'pid', 'qmp', 'loop', 'blk'])
       await unlink(this.#with(suffix)).catch(ignoreMissing);
   }
 

@@ -8,7 +8,6 @@ import { mkdir, open, readdir, readFile, unlink, writeFile } from 'node:fs/promi
 import { join } from 'node:path';
 import { WeftError } from '../daemon/base/errors.ts';
 import { KiB, MiB } from '../daemon/base/limits.ts';
-import { attachLoop } from './loop-device.ts';
 import { StorageDaemon } from './storage-daemon.ts';
 
 const testSizeBytes = 16 * MiB;
@@ -30,7 +29,7 @@ export async function testUserspacePath(directory: string): Promise<void> {
   try {
     await daemon.start({ driver: 'file', filename: backingFile }, null);
     const content = randomBytes(testSizeBytes);
-    await writeEverywhere(await attachLoop(daemon.file), content);
+    await writeEverywhere(await daemon.attachLoop(), content);
     await daemon.end();
     if (!content.equals(await readFile(backingFile))) {
       throw new WeftError(

@@ -1,7 +1,7 @@
 /**
  * Attaches without the kernel's iSCSI: qemu-storage-daemon logs in (libiscsi) and shows the LUN as a file through
  * FUSE; a loop device makes a block device of the file. For kernels without iscsi_tcp. What is attached is found by
- * its files, STATE/attach/ID.NONCE.{blk,pid,qmp} (see storage-daemon.ts).
+ * its files, STATE/attach/ID.NONCE.{blk,pid,qmp,loop} (see storage-daemon.ts).
  *
  * While weftd is away I/O waits: libiscsi reconnects for as long as it takes and repeats what was under way. That
  * needs `timeout=0` (measured: 75 s without a target, then every write went through); a target that hangs without
@@ -12,7 +12,7 @@ import { mkdir, open, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { asWeftError, WeftError } from '../daemon/base/errors.ts';
 import type { AttachEngine, AttachedDevice, AttachTarget } from './attach.ts';
-import { attachLoop, listLoops, loopsOver } from './loop-device.ts';
+import { listLoops } from './loop-device.ts';
 import { runTool } from './run-tool.ts';
 import { StorageDaemon, storageDaemonTool } from './storage-daemon.ts';
 import { testUserspacePath } from './userspace-self-test.ts';
@@ -48,7 +48,7 @@ export class UserspaceEngine implements AttachEngine {
   async find(volume: { volumeId: string }): Promise<AttachedDevice | null> {
     for (const daemon of await this.#daemons(volume.volumeId)) {
       if ((await daemon.pid()) === null) continue;
-      const loop = (await loopsOver(basename(daemon.file))).find((candidate) => !candidate.isLeaving);
+      const loop = (await daemon.loops()).find((candidate) => !candidate.isLeaving);
       if (loop !== undefined) return { path: loop.path, key: daemon.name };
     }
     return null;
@@ -64,7 +64,7 @@ export class UserspaceEngine implements AttachEngine {
       );
       try {
         await daemon.start(this.#blockdev(portal, target), target.chap?.secret ?? null);
-        return { path: await attachLoop(daemon.file), key: daemon.name };
+        return { path: await daemon.attachLoop(), key: daemon.name };
       } catch (error) {
         failures.push(`${portal}: ${asWeftError(error).message}`);
         await daemon.end();
@@ -84,7 +84,8 @@ export class UserspaceEngine implements AttachEngine {
     const loops = (await listLoops()).filter((loop) =>
       basename(loop.backingFile).startsWith(`${volume.volumeId}.`),
     );
-    return loops.map((loop) => loop.path);
+    for (const daemon of await this.#daemons(volume.volumeId)) loops.push(...(await daemon.loops()));
+    return [...new Set(loops.map((loop) => loop.path))];
   }
 
   async leftovers(): Promise<{ volumeId: string; iqn: string }[]> {
@@ -118,7 +119,7 @@ export class UserspaceEngine implements AttachEngine {
   async #daemons(volumeId: string | null): Promise<StorageDaemon[]> {
     const names = new Set<string>();
     for (const file of await readdir(this.#directory).catch(() => [])) {
-      const parts = /^([A-Za-z0-9_-]+)(\.[0-9a-f]{12})\.(?:blk|pid|qmp|secret)$/.exec(file);
+      const parts = /^([A-Za-z0-9_-]+)(\.[0-9a-f]{12})\.(?:blk|pid|qmp|loop|secret)$/.exec(file);
       if (parts !== null && (volumeId === null || parts[1] === volumeId)) names.add(parts[1]! + parts[2]!);
     }
     return [...names].map((name) => new StorageDaemon(this.#directory, name));

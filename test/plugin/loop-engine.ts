@@ -1,5 +1,4 @@
 /** Attaches the fake fabric's sparse files as real loop devices: everything above the attach is then the real thing. */
-import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { WeftError } from '../../daemon/base/errors.ts';
 import type { AttachEngine, AttachedDevice, AttachTarget } from '../../plugin/attach.ts';
@@ -53,14 +52,4 @@ export class LoopEngine implements AttachEngine {
   #loops(volumeId: string): Promise<LoopDevice[]> {
     return loopsOver(`${volumeId}.lun`);
   }
-}
-
-/** Names of what a test left attached. */
-export async function loopsLeft(files: readonly string[]): Promise<string[]> {
-  const left: string[] = [];
-  for (const file of files) {
-    await stat(file).catch(() => null);
-    for (const loop of await loopsOver(basename(file))) left.push(`${loop.path} over ${file}`);
-  }
-  return left;
 }

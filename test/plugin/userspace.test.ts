@@ -154,6 +154,22 @@ t.test('a write waits for a target that was killed, and then goes through', asyn
   t.ok(readFileSync(target.file).subarray(0, MiB).equals(Buffer.alloc(MiB, 7)));
 });
 
+t.test('a loop device is found again when the kernel has forgotten the name of its file', async (t) => {
+  const device = await engine.attach(attachTarget());
+  process.kill(await storageDaemonPid(), 'SIGKILL');
+  await eventually('it is noticed', async () => (await engine.find({ volumeId })) === null);
+  // What the end of the plugin's container does to its mounts.
+  for (const mount of await readMounts()) {
+    if (mount.path.startsWith(directory)) await runTool('umount', ['--lazy', mount.path]);
+  }
+  const loop = (await listLoops()).find(({ path }) => path === device.path);
+  t.notMatch(loop?.backingFile, volumeId);
+  t.same(await engine.devices({ volumeId }), [device.path]);
+  await engine.detach({ volumeId });
+  t.notOk((await listLoops()).some(({ sequence }) => sequence === loop?.sequence));
+  t.same(await left(), []);
+});
+
 t.test('a storage daemon that died is noticed, and what is left of it is taken away', async (t) => {
   await engine.attach(attachTarget());
   process.kill(await storageDaemonPid(), 'SIGKILL');
