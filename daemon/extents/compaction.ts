@@ -43,6 +43,8 @@ export async function compactOnce(env: CompactionEnv): Promise<boolean> {
       bytes += chunkRecordBytes(chunks[end]!.storedBytes);
     }
     env.checkOpen();
+    // The drain may have replaced what was left of it.
+    if (segment.retired) break;
     const copies = await readCopies(env, segment, chunks.slice(first, end));
     // A chunk nobody refers to any more by then is skipped by the map.
     await env.turns.run('background', () => moveCopies(env, copies));
@@ -76,8 +78,11 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
   try {
     for (const chunk of chunks) {
       const record = await readRecord(segment, chunk);
-      const fault = chunkFault(record, 0, chunk.chunkId, chunk.storedBytes, chunk.checksum);
-      if (fault !== null) {
+      const fault =
+        record instanceof Error
+          ? record.message
+          : chunkFault(record, 0, chunk.chunkId, chunk.storedBytes, chunk.checksum);
+      if (record instanceof Error || fault !== null) {
         segment.rotten = true;
         const facts = { segmentNumber: segment.segmentNumber, chunkId: chunk.chunkId, fault };
         env.log?.warn(facts, 'a damaged chunk keeps its segment from being compacted');
@@ -94,12 +99,12 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
   return copies;
 }
 
-function readRecord(segment: Segment, chunk: LocatedChunk): Promise<Buffer> {
+/** A record that cannot be read is like a damaged one: it must not keep other segments from being compacted. */
+function readRecord(segment: Segment, chunk: LocatedChunk): Promise<Buffer | Error> {
   const record = Buffer.allocUnsafe(chunkRecordBytes(chunk.storedBytes));
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     segment.file!.read(record, chunk.offsetBytes, (error, bytesRead) => {
-      if (error) reject(error);
-      else resolve(record.subarray(0, bytesRead));
+      resolve(error ?? record.subarray(0, bytesRead));
     });
   });
 }

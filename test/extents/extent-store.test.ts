@@ -374,6 +374,21 @@ t.test('a damaged chunk keeps its segment, is logged once, and the others are mo
   t.ok((await fabric.segmentFiles()).includes('0000000001.wfs'));
 });
 
+t.test('a chunk that cannot be read keeps its segment, and the other segments are compacted', async (t) => {
+  const fabric = await SimulatedStore.open(20, { segmentSizeBytes: MiB });
+  await fabric.put(volume, many(64, 1000));
+  const thin: Record<number, null> = {};
+  for (let index = 8; index < 63; index++) thin[index] = null;
+  await fabric.put(volume, thin);
+  fabric.disk.fail('read', 3, 'segments/0000000001.wfs');
+  t.equal(await fabric.compact(), true);
+  t.equal(await fabric.compact(), false, 'it is not tried again and again');
+  t.match(fabric.warnings, [{ segmentNumber: 1 }]);
+  for (let index = 0; index < 8; index++)
+    t.same(await fabric.chunk(volume, index), content(size, 1000 + index));
+  t.ok((await fabric.segmentFiles()).includes('0000000001.wfs'));
+});
+
 t.test('a chunk of an unknown codec is refused as too new, not as damaged', async (t) => {
   const fabric = await SimulatedStore.open(19);
   await fabric.put(volume, many(1, 5));
