@@ -29,6 +29,7 @@ export async function openDataDirectory(path: string, nowMs: number): Promise<Da
   const unlock = lock(path);
   try {
     const known = await readLabel(path);
+    await refuseWithoutDatabases(path);
     if (known !== null) await refuseMissingParts(path);
     const label = known ?? { nodeId: randomUUID(), starts: 0, createdAt: new Date(nowMs).toISOString() };
     label.starts += 1;
@@ -71,7 +72,7 @@ async function readLabel(path: string): Promise<StoreLabel | null> {
   }
   // A directory with data in it and no label is damaged or foreign: starting afresh in it could hide that data.
   const strangers = (await readdir(path)).filter(
-    (name) => !/^(lock|lock-journal|lock-wal|lock-shm|label\.json\.new)$/.test(name),
+    (name) => !/^(lock|lock-journal|lock-wal|lock-shm|label\.json\.new|lost\+found)$/.test(name),
   );
   if (strangers.length > 0) {
     throw new WeftError(
@@ -92,6 +93,22 @@ async function refuseMissingParts(path: string): Promise<void> {
   const missing = parts.slice(0, last + 1).find((part) => !names.includes(part));
   if (missing === undefined) return;
   throw new WeftError('CORRUPT', `${join(path, missing)} is missing: restore it from a backup`);
+}
+
+/**
+ * The databases are made before the first journal file and the first segment. Started without one of them, weftd would
+ * take what the others hold for leftovers of volumes that are gone, and remove it.
+ */
+async function refuseWithoutDatabases(path: string): Promise<void> {
+  const names = await readdir(path);
+  if (!names.includes('journal') && !names.includes('segments')) return;
+  const missing = ['control.db', 'map.db'].filter((name) => !names.includes(name));
+  if (missing.length === 0) return;
+  throw new WeftError(
+    'CORRUPT',
+    `${path} holds volumes' data, and ${missing.join(' and ')} is missing: put it back; nothing was changed`,
+    { details: { missing } },
+  );
 }
 
 /** Replaces a small file so that after power loss the old or the new content is there, whole. */

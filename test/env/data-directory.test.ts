@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { openDataDirectory } from '../../daemon/env/data-directory.ts';
@@ -61,6 +61,28 @@ t.test('a damaged, foreign, missing or newer label is refused and left alone', a
   rmSync(label);
   writeFileSync(join(path, 'control.db'), 'precious');
   await t.rejects(openDataDirectory(path, 0), { code: 'CORRUPT' }, 'data without a label');
+});
+
+t.test(
+  'a directory that lost a database is refused: what the others hold would look like leftovers',
+  async (t) => {
+    const path = t.testdir();
+    (await openDataDirectory(path, 0)).unlock();
+    mkdirSync(join(path, 'segments'));
+    writeFileSync(join(path, 'control.db'), 'the catalog');
+    await t.rejects(openDataDirectory(path, 0), { code: 'CORRUPT', details: { missing: ['map.db'] } });
+    writeFileSync(join(path, 'map.db'), 'the map');
+    rmSync(join(path, 'control.db'));
+    await t.rejects(openDataDirectory(path, 0), { code: 'CORRUPT', details: { missing: ['control.db'] } });
+    writeFileSync(join(path, 'control.db'), 'the catalog');
+    (await openDataDirectory(path, 0)).unlock();
+  },
+);
+
+t.test('a fresh ext4 file system is an empty directory', async (t) => {
+  const path = t.testdir({ 'lost+found': {} });
+  (await openDataDirectory(path, 0)).unlock();
+  t.pass('lost+found is no data');
 });
 
 t.test('the label is these bytes', async (t) => {
