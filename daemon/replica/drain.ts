@@ -122,8 +122,12 @@ export class Drain {
         this.#writtenSinceIdle = false;
         dirty = true;
       } else if (dirty && this.#running === null && this.#retryTimer === null) {
-        dirty = false;
-        void this.#env.journal.sealActive().then(() => this.#start(0));
+        void this.#env.journal.sealActive().then(() => {
+          // Sealing may have started a drain that leaves some: then the next look finds the rest.
+          if (this.#running !== null) return;
+          dirty = false;
+          this.#start(0);
+        });
       }
       this.#idleTimer = this.#env.clock.after(idleAfterMs, look);
     };
