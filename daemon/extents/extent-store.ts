@@ -41,6 +41,8 @@ export interface ChunkUpdate extends VolumeChunks {
   chunkIndex: number;
   /** A whole chunk, untouched until `store` has settled; null: it becomes a hole. */
   data: Buffer | null;
+  /** Part of the data is lost: it is kept as a chunk whose reading gives CORRUPT. */
+  damaged?: boolean;
 }
 
 export type AllocationDone = (error: WeftError | null, mapped: boolean, lengthBytes: number) => void;
@@ -180,13 +182,13 @@ export class ExtentStore {
   }
 
   /**
-   * Compacts one segment; false when none is worth it. `store` goes first between its steps. One call at a
+   * Compacts one segment, and gives up those all dead; false when none is worth it. `store` goes first between its steps. One call at a
    * time.
    */
   async compactOnce(): Promise<boolean> {
     assert(!this.compacting, 'one compaction at a time');
     this.checkOpen();
-    const compacting = compactOnce(this.compaction);
+    const compacting = this.dropEmptySegments().then(() => compactOnce(this.compaction));
     this.compacting = compacting;
     try {
       return await compacting;
@@ -206,6 +208,14 @@ export class ExtentStore {
       this.compaction.writer.close();
       await this.reads.idle();
       await this.segments.close();
+    });
+  }
+
+  /** A segment that is still written to is not retired with its last chunk: its file would stay, all dead. */
+  private dropEmptySegments(): Promise<void> {
+    return this.turns.run('background', async () => {
+      this.writer.dropEmpty();
+      this.compaction.writer.dropEmpty();
     });
   }
 
@@ -239,7 +249,7 @@ export class ExtentStore {
     const extents = new Map<number, ExtentChange>();
     const chunks: NewChunk[] = [];
     const firstChunkId = this.nextChunkId;
-    for (const { volumeKey, chunkSizeBytes, chunkIndex, data } of updates) {
+    for (const { volumeKey, chunkSizeBytes, chunkIndex, data, damaged = false } of updates) {
       const slotCount = extentSizeBytes / chunkSizeBytes;
       const extentIndex = Math.floor(chunkIndex / slotCount);
       const slot = chunkIndex % slotCount;
@@ -250,7 +260,7 @@ export class ExtentStore {
       }
       assert(extent.chunkIds[slot]! < firstChunkId, 'a chunk is updated once in a batch');
       assert(data === null || data.length === chunkSizeBytes, 'whole chunks are stored');
-      if (data === null || data.equals(zeros.subarray(0, chunkSizeBytes))) {
+      if (data === null || (!damaged && data.equals(zeros.subarray(0, chunkSizeBytes)))) {
         if (extent.chunkIds[slot] === 0) continue;
         extent.chunkIds[slot] = 0;
         extent.slots.push({ slot, chunk: -1 });
@@ -267,6 +277,7 @@ export class ExtentStore {
         tier: tierHot,
         rawBytes: chunkSizeBytes,
         payload: data,
+        damaged,
       });
     }
     return { extents: [...extents.values()].filter(({ slots }) => slots.length > 0), chunks };

@@ -30,6 +30,8 @@ export interface NewChunk {
   rawBytes: number;
   /** The payload as stored; stays untouched until `append` has settled. */
   payload: Buffer;
+  /** Stored under a checksum that is not its own: nobody shall read it. */
+  damaged: boolean;
 }
 
 /** What one batch has appended. */
@@ -96,6 +98,14 @@ export class SegmentWriter {
       segment.uncertain = true;
       this.segments.release(segment);
     }
+  }
+
+  /** Gives the active segment up when nothing in it is alive any more. Not while a batch is under way. */
+  dropEmpty(): void {
+    const segment = this.active;
+    if (segment === null || segment.liveBytes > 0) return;
+    this.seal(segment);
+    this.segments.retire(segment);
   }
 
   /** Lets go of the active segment. */
@@ -192,7 +202,7 @@ function locate(chunk: NewChunk, segment: Segment, offsetBytes: number): Located
     rawBytes: chunk.rawBytes,
     codec: chunk.codec,
     tier: chunk.tier,
-    checksum: crc32c(chunk.payload),
+    checksum: chunk.damaged ? ~crc32c(chunk.payload) >>> 0 : crc32c(chunk.payload),
   };
 }
 
