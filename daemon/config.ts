@@ -90,7 +90,7 @@ const keys = {
   },
   'journal.capacity': {
     schema: sizeSchema(2 * minJournalFileBytes, maxJournalBytes),
-    fallback: '1g',
+    fallback: '2g',
     allowed: sizeRange(2 * minJournalFileBytes, maxJournalBytes),
     meaning: 'how much the journal holds before writers are slowed down',
   },
