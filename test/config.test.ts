@@ -25,7 +25,7 @@ t.test('a data directory is all that must be said; the rest listens on loopback'
     iscsi: { host: '127.0.0.1', port: 3260 },
     iscsiAdvertise: [],
     logLevel: 'info',
-    journal: { capacityBytes: 1_073_741_824, fileSizeBytes: 67_108_864 },
+    journal: { capacityBytes: 2_147_483_648, fileSizeBytes: 67_108_864 },
   });
   t.match(defaults.nodeName, /^[a-zA-Z0-9]/);
 });
