@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { listLoops } from '../../plugin/loop-device.ts';
+import { type LoopDevice, listLoops } from '../../plugin/loop-device.ts';
 import { readMounts } from '../../plugin/mount-table.ts';
 import { runTool } from '../../plugin/run-tool.ts';
 import { FakeDockerd } from './fake-dockerd.ts';
@@ -16,6 +16,9 @@ const compileCache = join(tmpdir(), `weft-plugin-test-cache-${process.pid}`);
 process.once('exit', () => rmSync(compileCache, { recursive: true, force: true }));
 
 const processFile = new URL('./plugin-process.ts', import.meta.url).pathname;
+
+/** How long a loop device that is being let go may still be there, in ms. */
+const leavingMs = 5_000;
 
 export class PluginFixture {
   readonly directory: string;
@@ -91,15 +94,26 @@ export class PluginFixture {
   }
 
   /** What of this test is mounted and attached. */
+  /**
+   * What is still mounted or attached. A loop device that anybody else on the machine has open for a look leaves when
+   * they close it: it gets that moment.
+   */
   async left(): Promise<string[]> {
+    const deadlineMs = performance.now() + leavingMs;
+    let loops = await this.#loops();
+    while (loops.some((loop) => loop.isLeaving) && performance.now() < deadlineMs)
+      loops = await this.#loops();
     const mounts = (await readMounts()).filter((mount) => mount.path.startsWith(this.directory));
-    const loops = (await listLoops()).filter((loop) => loop.backingFile.startsWith(this.directory));
     const directories = await readdir(this.mountDirectory).catch(() => []);
     return [
       ...mounts.map((mount) => `mount ${mount.path}`),
       ...loops.map((loop) => `${loop.path} over ${loop.backingFile}`),
       ...directories.map((name) => `directory ${name}`),
     ];
+  }
+
+  async #loops(): Promise<LoopDevice[]> {
+    return (await listLoops()).filter((loop) => loop.backingFile.startsWith(this.directory));
   }
 
   async end(): Promise<void> {
