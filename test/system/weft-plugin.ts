@@ -58,7 +58,7 @@ export class WeftPlugin {
     await this.#kill9((process) => process.commandLine.endsWith('/opt/weft/dist/plugin/main.js'));
   }
 
-  /** All of the plugin's processes die with it: what attaches volumes in it too. */
+  /** The plugin's first process: all the others, with what attaches volumes, die with it. */
   async kill9Init(): Promise<void> {
     await this.#kill9((process) => process.commandLine.startsWith('/usr/bin/tini '));
   }

@@ -36,7 +36,7 @@ export class WeftdProcess {
   }
 
   static async start(options: WeftdOptions = {}): Promise<WeftdProcess> {
-    const directory = await mkdtemp(join(tmpdir(), 'weftd-'));
+    const directory = await mkdtemp(join(tmpdir(), 'weft-system-'));
     const weftd = new WeftdProcess(directory, await freePort(), await freePort(), options);
     await weftd.startAgain();
     return weftd;
