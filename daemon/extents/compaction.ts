@@ -91,7 +91,7 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
       const { volumeKey, chunkIndex } = decodeChunkHeader(record, 0);
       const payload = record.subarray(chunkHeaderBytes, chunkHeaderBytes + chunk.storedBytes);
       const { chunkId, codec, tier, rawBytes } = chunk;
-      copies.push({ chunkId, volumeKey, chunkIndex, codec, tier, rawBytes, payload });
+      copies.push({ chunkId, volumeKey, chunkIndex, codec, tier, rawBytes, payload, damaged: false });
     }
   } finally {
     env.segments.release(segment);

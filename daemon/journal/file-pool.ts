@@ -68,6 +68,11 @@ export class FilePool {
     return numbers.sort((a, b) => a - b);
   }
 
+  /** There are more files than the capacity allows, for the drain's sake: see `Journal.rewrite`. */
+  get overfull(): boolean {
+    return this.#total() > this.#maxFiles;
+  }
+
   /** Whether `activate` would find a file without going over the capacity. */
   hasRoom(): boolean {
     return this.#free.length > 0 || this.#preparing !== null || this.#total() < this.#maxFiles;

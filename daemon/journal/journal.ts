@@ -23,7 +23,7 @@ import { asWeftError, WeftError } from '../base/errors.ts';
 import { blockSizeBytes } from '../base/limits.ts';
 import type { JournalRecord } from '../format/journal-batch.ts';
 import { assertFits, BatchWriter, countThatFit } from './batch-writer.ts';
-import { BlockIndex } from './block-index.ts';
+import { BlockIndex, type BlockRun } from './block-index.ts';
 import { type ReadableRun, readBlocks } from './block-reader.ts';
 import { FilePool } from './file-pool.ts';
 import { type JournalFile, syncFile } from './journal-file.ts';
@@ -53,6 +53,8 @@ export type {
 interface Append {
   record: JournalRecord;
   durable: boolean;
+  /** The drain waits for it: it goes before the others, beyond the capacity if need be. */
+  urgent: boolean;
   done: AppendDone;
 }
 
@@ -73,6 +75,8 @@ export class Journal {
   readonly #files = new Map<number, JournalFile>();
   #sealed: JournalFile[];
   #active: JournalFile | null = null;
+  /** Taken beyond the capacity for a rewrite. */
+  #borrowed: JournalFile | null = null;
   #nextFileNumber: number;
   /** Files before this one were recovered. */
   readonly #firstOwnFile: number;
@@ -80,6 +84,8 @@ export class Journal {
   #releasing: Promise<void> = Promise.resolve();
 
   #queue: Append[] = [];
+  /** Those of the batch that is being written. */
+  #batch: readonly Append[] = [];
   #writing = false;
   #rolling = false;
   #pumpScheduled = false;
@@ -175,7 +181,11 @@ export class Journal {
       queueMicrotask(() => done(refusal));
       return;
     }
-    this.#queue.push({ record, durable, done });
+    this.#queue.push({ record, durable, urgent: false, done });
+    this.#pumpSoon();
+  }
+
+  #pumpSoon(): void {
     // What one received buffer brings arrives in one tick, and goes into one batch.
     if (this.#pumpScheduled || this.#writing) return;
     this.#pumpScheduled = true;
@@ -183,6 +193,38 @@ export class Journal {
       this.#pumpScheduled = false;
       this.#pump();
     });
+  }
+
+  /**
+   * Appends what one run of the index holds once more: for a drain that cannot store it. Nothing is done, and the
+   * answer is false, when the blocks have changed since the index said so, or are being written. It does not wait for room
+   * in a full journal: the room it takes is given back with the file that is drained.
+   */
+  rewrite(
+    volumeKey: number,
+    run: BlockRun,
+    data: Buffer,
+    done: (error: Error | null, rewritten: boolean) => void,
+  ): void {
+    const [now, ...others] = this.index.runs(volumeKey, run.block, run.count);
+    const same =
+      others.length === 0 && now !== undefined && now.kind === run.kind && now.address === run.address;
+    const offsetBytes = run.block * blockSizeBytes;
+    const touches = ({ record }: Append): boolean =>
+      record.volumeKey === volumeKey &&
+      record.offsetBytes < offsetBytes + data.length &&
+      offsetBytes < record.offsetBytes + record.lengthBytes;
+    // What waits in the queue comes after it: it may itself be waiting for the drain.
+    if (this.#failed || !same || this.#batch.some(touches)) {
+      const failed = this.#failed;
+      queueMicrotask(() => done(failed, false));
+      return;
+    }
+    const identity = { volumeKey, offsetBytes, lengthBytes: data.length, epoch: 0, sequence: 0 };
+    const record: JournalRecord = { kind: 'write', ...identity, data };
+    assertFits(record, this.#fileSizeBytes);
+    this.#queue.unshift({ record, durable: false, urgent: true, done: (error) => done(error, true) });
+    this.#pumpSoon();
   }
 
   /** Everything acknowledged before is durable when this calls back. Errors: IO_ERROR. */
@@ -241,7 +283,7 @@ export class Journal {
 
   /** Fails the appends that wait for space in a full journal: for a drain that cannot store anything either. */
   refuseWaiting(error: WeftError): void {
-    if (this.#writing || this.#rolling || this.#active || this.#pool.hasRoom()) return;
+    if (this.#writing || this.#rolling || this.#canGoOn()) return;
     this.#failQueue(error);
   }
 
@@ -302,27 +344,42 @@ export class Journal {
       this.#rolling ||
       this.#throttle.delaying ||
       this.#failed ||
-      this.#queue.length === 0
+      this.#queue.length === 0 ||
+      !this.#canGoOn()
     ) {
       this.#announceQuiet();
       return;
     }
-    const count = this.#active ? countThatFit(this.#queue, this.#active, this.#batchSizeBytes) : 0;
+    const next = this.#isBorrowed() ? this.#queue.slice(0, 1) : this.#queue;
+    const count = this.#active ? countThatFit(next, this.#active, this.#batchSizeBytes) : 0;
     if (count > 0) {
       this.#writeBatch(this.#active!, this.#queue.splice(0, count));
       return;
     }
     if (this.#active) this.#seal();
-    if (this.#pool.hasRoom()) this.#roll();
+    if (this.#canGoOn()) this.#roll();
     else this.#announceQuiet();
+  }
+
+  /** Whether the first of the queue need not wait for the drain. */
+  #canGoOn(): boolean {
+    if (this.#queue[0]?.urgent) return true;
+    return (this.#active !== null && !this.#isBorrowed()) || this.#pool.hasRoom();
+  }
+
+  /** Whether the file that is written goes beyond the capacity still: it is for the drain alone. */
+  #isBorrowed(): boolean {
+    return this.#active !== null && this.#active === this.#borrowed && this.#pool.overfull;
   }
 
   #writeBatch(file: JournalFile, appends: Append[]): void {
     const records = appends.map((append) => append.record);
     const batch = this.#nextBatch;
     this.#writing = true;
+    this.#batch = appends;
     this.#writer.write(file, batch, this.#sync.durableBatch, records, (error) => {
       this.#writing = false;
+      this.#batch = [];
       if (error || this.#failed) {
         this.#batchFailed(appends, error ?? this.#failed!);
         return;
@@ -374,8 +431,10 @@ export class Journal {
 
   #roll(): void {
     this.#rolling = true;
+    const borrows = !this.#pool.hasRoom();
     const rolled = (thrown: unknown) => {
       this.#rolling = false;
+      if (borrows) this.#borrowed = this.#active;
       if (thrown !== null) {
         const error = asWeftError(thrown);
         if (error.code === 'NO_SPACE') this.#failQueue(error);
@@ -441,7 +500,7 @@ export class Journal {
 
   #announceQuiet(): void {
     if (!this.#settled || this.#writing || this.#rolling) return;
-    const waits = this.#queue.length > 0 && !this.#failed && (this.#active !== null || this.#pool.hasRoom());
+    const waits = this.#queue.length > 0 && !this.#failed && this.#canGoOn();
     if (waits) return;
     this.#settled();
     this.#settled = null;

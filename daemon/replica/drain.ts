@@ -12,8 +12,9 @@ import { assert } from '../base/assert.ts';
 import { asWeftError, type WeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
-import type { ChunkUpdate, ExtentStore } from '../extents/extent-store.ts';
+import type { ExtentStore } from '../extents/extent-store.ts';
 import type { BlockRun, Journal } from '../journal/journal.ts';
+import { type ExtentWork, setDamagedAside } from './damage.ts';
 import type { Done } from './replica.ts';
 
 /** Draining starts when this part of the journal is used: late, so that blocks written again are stored once... */
@@ -45,16 +46,6 @@ export interface DrainEnv {
   chunkSizeOf: (volumeKey: number) => number | null;
   /** The replica's own read path; the index is consulted before it returns. */
   read: (volumeKey: number, chunkSizeBytes: number, offsetBytes: number, target: Buffer, done: Done) => void;
-  /** Writes blocks into the journal again, at its end. */
-  rewrite: (volumeKey: number, offsetBytes: number, data: Buffer) => Promise<void>;
-}
-
-/** One extent's share of a batch. */
-interface ExtentWork {
-  volumeKey: number;
-  updates: ChunkUpdate[];
-  /** What the index said when the data was read. */
-  runs: BlockRun[];
 }
 
 export class Drain {
@@ -261,7 +252,8 @@ export class Drain {
     }
     const failed = (await Promise.allSettled(reads)).find((result) => result.status === 'rejected');
     if (failed === undefined) return work;
-    return this.#setDamagedAside(work, chunkSizeBytes, asWeftError(failed.reason));
+    if (asWeftError(failed.reason).code !== 'CORRUPT') throw failed.reason;
+    return setDamagedAside(this.#env, work, chunkSizeBytes);
   }
 
   #readChunks(work: ExtentWork, chunkSizeBytes: number, firstChunk: number, count: number): Promise<void> {
@@ -288,60 +280,6 @@ export class Drain {
         else resolve(!mapped && lengthBytes >= extentSizeBytes);
       });
     });
-  }
-
-  /**
-   * A chunk that lies under new blocks fails its checksum. It must not stop the drain, and the new blocks must not be
-   * lost, nor may the damaged ones turn into zeros: so the good chunks go on to be stored, and the journal's blocks
-   * of the damaged ones are written into the journal again, at its end.
-   */
-  async #setDamagedAside(work: ExtentWork, chunkSizeBytes: number, error: WeftError): Promise<ExtentWork> {
-    if (error.code !== 'CORRUPT') throw error;
-    const good: ChunkUpdate[] = [];
-    for (const update of work.updates) {
-      if (update.data === null) {
-        good.push(update);
-        continue;
-      }
-      const offsetBytes = update.chunkIndex * chunkSizeBytes;
-      const read = await this.#readAgain(work.volumeKey, chunkSizeBytes, offsetBytes, update.data);
-      if (read === null) good.push(update);
-      else await this.#rewriteJournalBlocks(work, offsetBytes, chunkSizeBytes, read);
-    }
-    return { ...work, updates: good, runs: runsInside(work.runs, good, chunkSizeBytes) };
-  }
-
-  #readAgain(
-    volumeKey: number,
-    chunkSizeBytes: number,
-    offsetBytes: number,
-    data: Buffer,
-  ): Promise<Error | null> {
-    return new Promise((resolve) => this.#env.read(volumeKey, chunkSizeBytes, offsetBytes, data, resolve));
-  }
-
-  async #rewriteJournalBlocks(
-    work: ExtentWork,
-    offsetBytes: number,
-    lengthBytes: number,
-    damage: Error,
-  ): Promise<void> {
-    this.#env.log.warn(
-      { volumeKey: work.volumeKey, offsetBytes, error: damage.message },
-      'a damaged chunk is left as it is',
-    );
-    const runs = this.#env.journal.index.runs(
-      work.volumeKey,
-      offsetBytes / blockSizeBytes,
-      lengthBytes / blockSizeBytes,
-    );
-    for (const run of runs) {
-      if (run.kind === 'below') continue;
-      const data = Buffer.allocUnsafe(run.count * blockSizeBytes);
-      const error = await this.#readAgain(work.volumeKey, lengthBytes, run.block * blockSizeBytes, data);
-      if (error !== null) throw error;
-      await this.#env.rewrite(work.volumeKey, run.block * blockSizeBytes, data);
-    }
   }
 
   async #store(works: readonly ExtentWork[]): Promise<void> {
@@ -378,23 +316,4 @@ function changedChunks(
   return Array.from(touched, (is, chunk) =>
     is === 0 ? 'same' : zeroBlocks[chunk] === chunkBlocks ? 'zero' : 'data',
   );
-}
-
-/** The parts of runs that lie in chunks which were stored. */
-function runsInside(
-  runs: readonly BlockRun[],
-  updates: readonly ChunkUpdate[],
-  chunkSizeBytes: number,
-): BlockRun[] {
-  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
-  const stored = new Set(updates.map((update) => update.chunkIndex));
-  const inside: BlockRun[] = [];
-  for (const run of runs) {
-    for (let index = 0; index < run.count; index++) {
-      if (!stored.has(Math.floor((run.block + index) / chunkBlocks))) continue;
-      const address = run.kind === 'journal' ? run.address + index * blockSizeBytes : run.address;
-      inside.push({ ...run, block: run.block + index, count: 1, address, checksums: new Uint32Array(0) });
-    }
-  }
-  return inside;
 }

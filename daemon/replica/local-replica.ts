@@ -96,7 +96,6 @@ export class LocalReplica implements Replica {
       chunkSizeOf: (volumeKey) => this.#chunkSizes.get(volumeKey) ?? null,
       read: (volumeKey, chunkSizeBytes, offsetBytes, target, done) =>
         this.read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
-      rewrite: (volumeKey, offsetBytes, data) => this.#rewrite(volumeKey, offsetBytes, data),
       ended: () => this.#compact(),
     });
   }
@@ -260,15 +259,6 @@ export class LocalReplica implements Replica {
         this.#extents.read(volume, run.block * blockSizeBytes, target, done);
         break;
     }
-  }
-
-  #rewrite(volumeKey: number, offsetBytes: number, data: Buffer): Promise<void> {
-    const record = { volumeKey, offsetBytes, lengthBytes: data.length, epoch: 0, sequence: 0, data };
-    return new Promise((resolve, reject) => {
-      this.#journal.append({ kind: 'write', ...record }, false, (error) =>
-        error === null ? resolve() : reject(error),
-      );
-    });
   }
 
   /** Compacts as long as there is a segment worth it. */

@@ -83,6 +83,12 @@ export class SimulatedNode {
     });
   }
 
+  /** Ends the daemon cleanly. */
+  async stop(): Promise<void> {
+    await this.clock.settle(this.volume.close());
+    await this.clock.settle(this.replica.close());
+  }
+
   /** Ends the daemon at this very event: nothing it asked for is answered any more. */
   crash(loss: Loss): void {
     this.disk = this.disk.crash(loss);
