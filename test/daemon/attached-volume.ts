@@ -1,5 +1,5 @@
 /** A volume as a block device of this machine: the plugin's engine for kernels without iSCSI. */
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { execa } from 'execa';
 import type { Test } from 'tap';
 import { UserspaceEngine } from '../../plugin/userspace.ts';
@@ -12,6 +12,8 @@ export interface AttachedVolume {
   readonly device: string;
   attach(): Promise<void>;
   detach(): Promise<void>;
+  /** Ends the process behind the device, as if the host had lost its network for good: I/O fails from now on. */
+  cutOff(): Promise<void>;
 }
 
 /** Attached until the test ends; then nothing of it may be left: no process, mount or loop device. */
@@ -51,6 +53,12 @@ export async function attachVolume(
     },
     attach,
     detach,
+    async cutOff() {
+      const isThere = async () =>
+        (await processesWith(id)).filter(({ commandLine }) => isStorageDaemon(commandLine));
+      for (const { pid } of await isThere()) process.kill(pid, 'SIGKILL');
+      await eventually('the storage daemon is gone', 10_000, async () => (await isThere()).length === 0);
+    },
   };
 }
 
@@ -62,7 +70,6 @@ async function unmountBelow(directory: string): Promise<void> {
   }
 }
 
-/** Where a test mounts its file system. */
-export function mountPoint(directory: string): string {
-  return join(directory, 'mounted');
+function isStorageDaemon(commandLine: string): boolean {
+  return commandLine.startsWith('qemu-storage-daemon');
 }

@@ -132,7 +132,7 @@ t.test('damage is refused with what is wrong, and repaired data is served again'
     const before = await fingerprints(weftd.data, stored);
     const { exitCode, stderr } = await tryToStart(weftd.data);
     t.equal(exitCode, 65, `without ${file}: ${stderr}`);
-    t.match(stderr, new RegExp(`CORRUPT: .*${file.replace('.', '\\.')}.*restore`));
+    t.match(stderr, new RegExp(`CORRUPT: .*${file.replace('.', '\\.')}`));
     t.same(await fingerprints(weftd.data, stored), before, 'nothing was changed');
     await rename(join(directory, file), join(weftd.data, file));
   }
