@@ -12,6 +12,7 @@ import type {
   ClaimRequest,
   Container,
   ContainerCreate,
+  ContainerUpdate,
   ErrorBody,
   Status,
   TokenCreate,
@@ -76,6 +77,11 @@ export class WeftClient {
 
   createContainer(wanted: ContainerCreate): Promise<Container> {
     return this.#call('POST', '/api/v1/containers', wanted);
+  }
+
+  /** For volumes that are made, and removed, from now on. */
+  updateContainer(name: string, change: ContainerUpdate): Promise<Container> {
+    return this.#call('PATCH', path`/api/v1/containers/${name}`, change);
   }
 
   /** IN_USE while it has volumes, in the trash or not. */

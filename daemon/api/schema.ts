@@ -22,6 +22,8 @@ export const nameSchema = z
 export const durabilitySchema = z.enum(['flush', 'sync']);
 export type Durability = z.infer<typeof durabilitySchema>;
 
+const trashRetentionSchema = z.int().min(0).max(31_536_000);
+
 export const containerCreateSchema = z.strictObject({
   name: nameSchema,
   chunkSizeBytes: z
@@ -37,9 +39,20 @@ export const containerCreateSchema = z.strictObject({
   /** Largest sum of volume sizes; null: none. */
   quotaBytes: z.int().positive().nullable().optional(),
   /** How long a removed volume can be restored. */
-  trashRetentionSeconds: z.int().min(0).max(31_536_000).optional(),
+  trashRetentionSeconds: trashRetentionSchema.optional(),
 });
 export type ContainerCreate = z.infer<typeof containerCreateSchema>;
+
+/** PATCH /containers/NAME: what is not given stays. */
+export const containerUpdateSchema = z.strictObject({
+  /** Of volumes made from now on. */
+  durability: durabilitySchema.optional(),
+  /** Below what is provisioned: nothing more is. */
+  quotaBytes: z.int().positive().nullable().optional(),
+  /** Of volumes removed from now on. */
+  trashRetentionSeconds: trashRetentionSchema.optional(),
+});
+export type ContainerUpdate = z.infer<typeof containerUpdateSchema>;
 
 export interface Container {
   name: string;

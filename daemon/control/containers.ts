@@ -6,12 +6,16 @@ import type { CatalogCore } from './catalog.ts';
 import type { Change } from './change.ts';
 import type { ContainerRecord } from './documents.ts';
 
-export interface NewContainer {
-  name: string;
-  chunkSizeBytes?: number | undefined;
+/** What may change of a container while it has volumes. */
+export interface ContainerChange {
   durability?: 'flush' | 'sync' | undefined;
   quotaBytes?: number | null | undefined;
   trashRetentionSeconds?: number | undefined;
+}
+
+export interface NewContainer extends ContainerChange {
+  name: string;
+  chunkSizeBytes?: number | undefined;
 }
 
 /** What a new fabric starts with, and what volumes go to that name none. */
@@ -66,6 +70,27 @@ export class Containers {
     });
   }
 
+  /**
+   * For volumes that are made, and removed, from now on; what is undefined stays. A quota below what is provisioned
+   * takes nothing away.
+   * @throws WeftError NOT_FOUND.
+   */
+  update(name: string, wanted: ContainerChange): Promise<ContainerRecord> {
+    const { containers } = this.#core;
+    return this.#core.change((change) => {
+      const before = change.read(containers, name);
+      if (before === undefined) throw containerNotFound(name);
+      const after: ContainerRecord = {
+        ...before,
+        durability: wanted.durability ?? before.durability,
+        quotaBytes: wanted.quotaBytes === undefined ? before.quotaBytes : wanted.quotaBytes,
+        trashRetentionSeconds: wanted.trashRetentionSeconds ?? before.trashRetentionSeconds,
+      };
+      change.put(containers, name, after);
+      return after;
+    });
+  }
+
   /** @throws WeftError NOT_FOUND; IN_USE while it has volumes. */
   remove(name: string): Promise<void> {
     const { containers } = this.#core;
@@ -75,7 +100,7 @@ export class Containers {
       if (container.volumeCount > 0) {
         throw new WeftError(
           'IN_USE',
-          `container ${name} has ${container.volumeCount} volumes, those in the trash included; remove and purge them first`,
+          `container ${name} has volumes (${container.volumeCount}, those in the trash included); remove and purge them first`,
           { details: { volumes: container.volumeCount } },
         );
       }

@@ -17,6 +17,13 @@ const matrix: [
 ][] = [
   ['status', (c) => c.status(), 'ok', 'ok', 'ok'],
   ['containers', (c) => c.containers(), 'ok', 'ok', 'ok'],
+  [
+    'a container changed',
+    (c) => c.updateContainer('spare', { quotaBytes: 1 }),
+    'ok',
+    'FORBIDDEN',
+    'FORBIDDEN',
+  ],
   ['make a container', (c) => c.createContainer({ name: 'c' }), 'ok', 'FORBIDDEN', 'FORBIDDEN'],
   ['remove a container', (c) => c.removeContainer('spare'), 'ok', 'FORBIDDEN', 'FORBIDDEN'],
   ['tokens', (c) => c.tokens(), 'ok', 'FORBIDDEN', 'FORBIDDEN'],

@@ -203,3 +203,36 @@ t.test('the trash is emptied at once', async (t) => {
   t.equal(fabric.host.data.size, 0);
   await fabric.client().removeContainer('default');
 });
+
+t.test('what a container keeps can be changed: for what is removed from then on', async (t) => {
+  const fabric = await ApiFabric.start(t);
+  const client = fabric.client();
+  for (const name of ['before', 'after', 'never']) await fabric.create(name);
+  await client.removeVolume('before');
+  t.match(await client.updateContainer('default', { trashRetentionSeconds: 7 * day, durability: 'sync' }), {
+    name: 'default',
+    trashRetentionSeconds: 7 * day,
+    durability: 'sync',
+    quotaBytes: null,
+    volumeCount: 3,
+  });
+  t.match(await client.removeVolume('after'), { purgeAt: '2026-11-08T00:00:00.000Z' });
+  t.match(await client.trash(), [{}, {}]);
+  await pass(fabric, day);
+  t.match(await client.trash(), [{ name: 'after' }], 'what was removed before keeps its time');
+  await client.updateContainer('default', { trashRetentionSeconds: 0 });
+  t.equal(await client.removeVolume('never'), null);
+  t.match(await client.volumes(), []);
+});
+
+t.test('a quota below what is provisioned takes nothing away and gives nothing more', async (t) => {
+  const fabric = await ApiFabric.start(t);
+  const client = fabric.client();
+  const { sizeBytes } = await fabric.create('db');
+  await client.updateContainer('default', { quotaBytes: 1_048_576 });
+  t.match(await client.volumes(), [{ name: 'db', sizeBytes }]);
+  await t.rejects(fabric.create('more'), { code: 'NO_SPACE' });
+  await client.updateContainer('default', { quotaBytes: null });
+  await fabric.create('more');
+  await t.rejects(client.updateContainer('nope', {}), { code: 'NOT_FOUND' });
+});

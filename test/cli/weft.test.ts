@@ -79,6 +79,8 @@ t.test('trash, containers and tokens', async (t) => {
   t.match(await run('trash', 'ls'), /^NAME .*\na /);
   t.match(await run('trash', 'rm', 'a'), /is gone/);
   t.equal(await run('trash', 'empty'), '0 volumes are gone');
+  t.match(await run('container', 'set', 'fast', '--quota', 'none', '--retention', '7d'), /trash kept: +7d$/m);
+  t.match(await run('container', 'ls'), /\nfast .* - +flush +7d$/);
   await run('container', 'rm', 'fast');
   const token = await run('token', 'create', 'host-a', '--role', 'plugin');
   t.match(await run('status', '--token', token), /^node: +node-1/);
@@ -114,6 +116,8 @@ t.test(
       [['volume', 'resize', 'db'], good, 2, 'INVALID_ARGUMENT', /--size 20g/],
       [['volume', 'resize', 'db', '--size', '1m'], good, 2, 'INVALID_ARGUMENT', /can only grow/],
       [['volume', 'inspect', '..'], good, 2, 'INVALID_ARGUMENT', /not a name/],
+      [['container', 'set', 'default'], good, 2, 'INVALID_ARGUMENT', /say what to change/],
+      [['container', 'set', 'nope', '--retention', '0'], good, 3, 'NOT_FOUND', /container ls/],
       [['container', 'create', 'c', '--retention', 'soon'], good, 2, 'INVALID_ARGUMENT', /--retention/],
       [['status'], { WEFT_URL: fabric.url }, 4, 'UNAUTHENTICATED', /WEFT_TOKEN/],
       [['status'], { ...good, WEFT_TOKEN: 'wrong' }, 4, 'UNAUTHENTICATED', /unknown credentials/],

@@ -1,6 +1,6 @@
 import { containerDocument } from '../documents.ts';
 import { type ApiServices, administrators, everybody, type Route, route } from '../route.ts';
-import { containerCreateSchema } from '../schema.ts';
+import { containerCreateSchema, containerUpdateSchema } from '../schema.ts';
 
 export function containerRoutes({ catalog }: ApiServices): Route[] {
   return [
@@ -37,6 +37,18 @@ export function containerRoutes({ catalog }: ApiServices): Route[] {
       answer: 'Container',
       async handle({ identity, name }) {
         return { status: 200, body: containerDocument(catalog, identity, catalog.containers.find(name)) };
+      },
+    }),
+    route({
+      method: 'PATCH',
+      path: '/containers/{name}',
+      summary: 'Changes the policy for what comes: volumes that are made, and removed, from now on.',
+      roles: administrators,
+      body: containerUpdateSchema,
+      answer: 'Container',
+      async handle({ identity, name, body }) {
+        const container = await catalog.containers.update(name, body);
+        return { status: 200, body: containerDocument(catalog, identity, container) };
       },
     }),
     route({

@@ -1,20 +1,24 @@
 import { type Command, Option } from 'commander';
-import type { Container } from '../../api/schema.ts';
+import type { Container, ContainerUpdate } from '../../api/schema.ts';
 import { WeftError } from '../../base/errors.ts';
 import { formatSize, parseSize } from '../../base/size.ts';
 import { Session } from '../session.ts';
 import { facts, table } from '../table.ts';
 
-interface CreateOptions {
-  chunkSize?: string;
+interface PolicyOptions {
   durability?: 'flush' | 'sync';
   quota?: string;
   retention?: string;
 }
 
+interface CreateOptions extends PolicyOptions {
+  chunkSize?: string;
+}
+
 export function addContainerCommands(program: Command): void {
   const container = program.command('container').description('storage containers: policies for volumes');
   addCreate(container);
+  addSet(container);
   container
     .command('ls')
     .description('list them')
@@ -62,28 +66,50 @@ function addCreate(container: Command): void {
     .description('make one')
     .argument('<name>')
     .option('--chunk-size <size>', 'unit of allocation and checksums: 4k, 8k, 16k, 32k or 64k (default: 16k)')
-    .addOption(
-      new Option('--durability <mode>', 'for volumes that name none (default: flush)').choices([
-        'flush',
-        'sync',
-      ]),
-    )
+    .addOption(durabilityOption('for volumes that name none (default: flush)'))
     .option('--quota <size>', 'largest sum of volume sizes, the trash included (default: none)')
     .option('--retention <time>', 'how long removed volumes can be restored: 0, 12h, 7d (default: 1d)')
     .action(async (name: string, options: CreateOptions, command: Command) => {
-      const { chunkSize, durability, quota, retention } = options;
+      const { chunkSize } = options;
       const wanted = {
         name,
         ...(chunkSize === undefined ? {} : { chunkSizeBytes: parseSize(chunkSize, '--chunk-size') }),
-        ...(durability === undefined ? {} : { durability }),
-        ...(quota === undefined ? {} : { quotaBytes: parseSize(quota, '--quota') }),
-        ...(retention === undefined
-          ? {}
-          : { trashRetentionSeconds: parseDuration(retention, '--retention') }),
+        ...policyOf(options),
       };
       const session = new Session(command);
       session.show(await session.client.createContainer(wanted), `container ${name} made`);
     });
+}
+
+function addSet(container: Command): void {
+  container
+    .command('set')
+    .description('change the policy for volumes that are made, and removed, from now on')
+    .argument('<name>')
+    .addOption(durabilityOption('for volumes that name none'))
+    .option('--quota <size>', 'largest sum of volume sizes, the trash included; none: any')
+    .option('--retention <time>', 'how long removed volumes can be restored: 0, 12h, 7d')
+    .action(async (name: string, options: PolicyOptions, command: Command) => {
+      const wanted = policyOf(options);
+      if (Object.keys(wanted).length === 0) {
+        throw new WeftError('INVALID_ARGUMENT', 'say what to change: --durability, --quota or --retention');
+      }
+      const session = new Session(command);
+      const container = await session.client.updateContainer(name, wanted);
+      session.show(container, containerFacts(container));
+    });
+}
+
+function durabilityOption(meaning: string): Option {
+  return new Option('--durability <mode>', meaning).choices(['flush', 'sync']);
+}
+
+function policyOf({ durability, quota, retention }: PolicyOptions): ContainerUpdate {
+  return {
+    ...(durability === undefined ? {} : { durability }),
+    ...(quota === undefined ? {} : { quotaBytes: quota === 'none' ? null : parseSize(quota, '--quota') }),
+    ...(retention === undefined ? {} : { trashRetentionSeconds: parseDuration(retention, '--retention') }),
+  };
 }
 
 function containerFacts(container: Container): string {
