@@ -34,7 +34,7 @@ const maxConnections = 1_000;
 const closeGraceMs = 5_000;
 
 export interface ApiServer {
-  /** Port 0: any free one. @throws WeftError IO_ERROR when the address is taken or not ours. */
+  /** Port 0: any free one. @throws WeftError UNAVAILABLE when the address is taken or not ours. */
   listen(host: string, port: number): Promise<{ host: string; port: number }>;
   /** Takes no more requests; resolves when those under way are answered, or after a grace. */
   close(): Promise<void>;
@@ -94,7 +94,7 @@ function application(services: ApiServices, log: Logger): Express {
   });
   // Nobody unknown makes the daemon read a body.
   app.use('/api/v1', refuseOtherThanJson);
-  app.use('/api/v1', express.json({ limit: maxBodyBytes, inflate: false }));
+  app.use('/api/v1', express.json({ limit: maxBodyBytes, inflate: false, strict: false }));
   for (const route of allRoutes(services)) mount(app, route);
   app.use((request) => {
     throw new WeftError('NOT_FOUND', `there is no ${request.method} ${request.path} in this API`);
@@ -127,7 +127,10 @@ function mount(app: Express, route: Route): void {
       identity,
       name: name === undefined ? '' : parseAs(nameSchema, name, 'name'),
       id: id === undefined ? '' : parseAs(z.uuid(), id, 'id'),
-      body: route.body === undefined ? undefined : parseAs(route.body, request.body ?? {}, 'body'),
+      body:
+        route.body === undefined
+          ? undefined
+          : parseAs(route.body, request.body === undefined ? {} : request.body, 'body'),
       query: parseAs(querySchema, { ...request.query }, 'query'),
     });
     if (answer.body === undefined) response.status(answer.status).end();
@@ -174,7 +177,7 @@ function listen(server: Server, host: string, port: number): Promise<{ host: str
   return new Promise((resolve, reject) => {
     const refused = (cause: Error) => {
       const message = `cannot listen on ${host}:${port} for the API: ${cause.message}; choose another --api HOST:PORT`;
-      reject(new WeftError('IO_ERROR', message, { cause }));
+      reject(new WeftError('UNAVAILABLE', message, { cause }));
     };
     server.once('error', refused);
     server.listen(port, host, () => {

@@ -62,7 +62,10 @@ async function main(args: string[]): Promise<number> {
     if (thrown instanceof CommanderError && thrown.code === 'commander.help') return 2;
     const error =
       thrown instanceof CommanderError
-        ? new WeftError('INVALID_ARGUMENT', `${thrown.message.replace(/^error: /, '')}; see "weft --help"`)
+        ? new WeftError(
+            'INVALID_ARGUMENT',
+            `${thrown.message.replace(/^error: /, '').replace(/\.$/, '')}; see "weft --help"`,
+          )
         : asWeftError(thrown);
     report(error, json);
     return exitCodeOf(error);
