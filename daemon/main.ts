@@ -37,6 +37,8 @@ function complain(thrown: unknown): never {
 }
 
 async function main(): Promise<void> {
+  // Volumes' data and their secrets are the owner's alone, whoever makes the file.
+  process.umask(0o077);
   const version = packageVersion();
   let invocation: Invocation;
   try {

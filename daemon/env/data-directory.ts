@@ -1,7 +1,7 @@
 /** A node's data directory: locked by one daemon at a time, labelled with its format version and the node's id. */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { asWeftError, WeftError } from '../base/errors.ts';
 import { decodeStoreLabel, encodeStoreLabel, type StoreLabel } from '../format/store-label.ts';
@@ -22,9 +22,13 @@ const parts = ['control.db', 'map.db', 'segments', 'journal'];
  */
 export async function openDataDirectory(path: string, nowMs: number): Promise<DataDirectory> {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw asWeftError(error);
+    await makeDirectory(path);
+  } catch (thrown) {
+    const { code, message, details } = asWeftError(thrown);
+    throw new WeftError(code, `${path} cannot be the data directory (${message}); give another --data`, {
+      cause: thrown,
+      details,
+    });
   }
   const unlock = lock(path);
   try {
@@ -38,6 +42,19 @@ export async function openDataDirectory(path: string, nowMs: number): Promise<Da
   } catch (error) {
     unlock();
     throw asWeftError(error);
+  }
+}
+
+/** As `mkdir -p`. Node's own never ends where the file system takes no new directory, as below /proc. */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    if (code !== 'ENOENT' || (await stat(dirname(path)).catch(() => null)) !== null) throw error;
+    await makeDirectory(dirname(path));
+    await mkdir(path, { mode: 0o700 });
   }
 }
 

@@ -99,3 +99,19 @@ t.test('the label is these bytes', async (t) => {
   );
   t.same(decodeStoreLabel(bytes, 'label.json'), label);
 });
+
+t.test('a path that cannot be a directory is refused at once, naming it', async (t) => {
+  const file = join(t.testdir({ file: 'x' }), 'file');
+  for (const path of [file, join(file, 'below'), '/proc/weft', '/proc/weft/data']) {
+    await t.rejects(openDataDirectory(path, 0), {
+      code: 'IO_ERROR',
+      message: new RegExp(`^${path} cannot be the data directory .*--data$`),
+    });
+  }
+});
+
+t.test('directories above the data directory are made with it', async (t) => {
+  const path = join(t.testdir(), 'srv/weft/data');
+  (await openDataDirectory(path, 0)).unlock();
+  t.equal(statSync(path).mode & 0o777, 0o700);
+});
