@@ -92,7 +92,10 @@ async function open(
     directory: targets,
     log: log.child({ part: 'iscsi' }),
   };
-  const portal = await Portal.open(environment, host, config.iscsi.port);
+  const portal = await Portal.open(environment, host, config.iscsi.port).catch((cause) => {
+    const { code, message, details } = asWeftError(cause);
+    throw new WeftError(code, `iSCSI: ${message}; choose another --iscsi HOST:PORT`, { cause, details });
+  });
   opened.push(() => portal.close({ drainMs: logoutGraceMs }));
   const iscsi = { host, port: portal.port };
   targets.attachPortal(portal, `${host.includes(':') ? `[${host}]` : host}:${portal.port}`);
