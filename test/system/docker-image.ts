@@ -65,7 +65,13 @@ async function postgresTar(): Promise<string> {
     (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
   );
   const include = `--include=${postgresPackages.join(',')}`;
-  const options = ['--quiet', '--variant=minbase', '--aptopt=APT::Install-Recommends "false"', ...excluded];
+  const options = [
+    '--quiet',
+    '--format=tar',
+    '--variant=minbase',
+    '--aptopt=APT::Install-Recommends "false"',
+    ...excluded,
+  ];
   await execa('mmdebstrap', [...options, include, suite, fresh], { stdin: 'ignore', timeout: buildLimitMs });
   await rename(fresh, tar);
   return tar;
