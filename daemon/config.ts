@@ -74,7 +74,8 @@ const keys = {
     schema: listSchema(),
     fallback: [],
     allowed: 'HOST:PORT, several separated by commas',
-    meaning: 'the portals told to initiators instead of the listening address',
+    meaning:
+      "the portals told to initiators instead of the listening address, or of all the machine's for 0.0.0.0",
   },
   'node.name': {
     schema: z.string().regex(namePattern),

@@ -1,4 +1,5 @@
 /** Composition of one node: opens the parts in the order they need each other, and closes them in reverse. */
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { ensureAdminToken } from './api/admin-token.ts';
@@ -11,7 +12,7 @@ import { volumeRecordSchema } from './control/documents.ts';
 import { openSqliteControlStore } from './control/sqlite-control-store.ts';
 import { systemClock } from './env/clock.ts';
 import { openDataDirectory } from './env/data-directory.ts';
-import { systemNetwork } from './env/network.ts';
+import { reachableHosts, systemNetwork } from './env/network.ts';
 import { systemRandom } from './env/random.ts';
 import { SystemDisk } from './env/system-disk.ts';
 import { SqliteMapStore } from './extents/sqlite-map-store.ts';
@@ -98,7 +99,11 @@ async function open(
   });
   opened.push(() => portal.close({ drainMs: logoutGraceMs }));
   const iscsi = { host, port: portal.port };
-  targets.attachPortal(portal, `${host.includes(':') ? `[${host}]` : host}:${portal.port}`);
+  const hosts = reachableHosts(host, networkInterfaces());
+  targets.attachPortal(
+    portal,
+    hosts.map((host) => `${host.includes(':') ? `[${host}]` : host}:${portal.port}`),
+  );
 
   const node = { id: data.label.nodeId, name: config.nodeName, version, startedAt, state: () => state };
   const server = createApiServer({ catalog, clock, node }, log.child({ part: 'api' }));

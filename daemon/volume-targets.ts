@@ -33,20 +33,20 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   readonly #env: VolumeTargetsEnv;
   readonly #served = new Map<string, Served>();
   #portal: Portal | null = null;
-  #listensOn = '';
+  #listensOn: readonly string[] = [];
 
   constructor(env: VolumeTargetsEnv) {
     this.#env = env;
   }
 
-  /** The portal in front; until it is there, nobody is logged in. `listensOn` is its HOST:PORT. */
-  attachPortal(portal: Portal, listensOn: string): void {
+  /** The portal in front; until it is there, nobody is logged in. `listensOn`: each HOST:PORT it is reached at. */
+  attachPortal(portal: Portal, listensOn: readonly string[]): void {
     this.#portal = portal;
     this.#listensOn = listensOn;
   }
 
   portals(): string[] {
-    return this.#env.advertised.length > 0 ? [...this.#env.advertised] : [this.#listensOn];
+    return [...(this.#env.advertised.length > 0 ? this.#env.advertised : this.#listensOn)];
   }
 
   serve(record: VolumeRecord): void {

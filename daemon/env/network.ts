@@ -198,3 +198,35 @@ function socketAddress(address: string | undefined, port: number | undefined): s
   if (address === undefined || port === undefined) return null;
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
+
+/**
+ * What initiators are told of a listener on `host`: nobody can log in to "all addresses", so for that the machine's
+ * own, and loopback when it has no other.
+ */
+export function reachableHosts(
+  host: string,
+  interfaces: Readonly<Record<string, readonly NetworkAddress[] | undefined>>,
+): string[] {
+  const families = wildcardFamilies.get(host);
+  if (families === undefined) return [host];
+  const own = Object.values(interfaces)
+    .flatMap((addresses) => addresses ?? [])
+    .filter(({ family, internal, address }) => {
+      // A link-local address means nothing without the interface it is of.
+      return families.includes(family) && !internal && !address.startsWith('fe80:');
+    })
+    .map(({ address }) => address);
+  return own.length > 0 ? own : [host === '0.0.0.0' ? '127.0.0.1' : '::1'];
+}
+
+/** As `os.networkInterfaces` lists them. */
+export interface NetworkAddress {
+  address: string;
+  family: string;
+  internal: boolean;
+}
+
+const wildcardFamilies: ReadonlyMap<string, readonly string[]> = new Map([
+  ['0.0.0.0', ['IPv4']],
+  ['::', ['IPv4', 'IPv6']],
+]);

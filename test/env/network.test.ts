@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 import t from 'tap';
-import { type Connection, type Receiver, systemNetwork } from '../../daemon/env/network.ts';
+import { type Connection, type Receiver, reachableHosts, systemNetwork } from '../../daemon/env/network.ts';
 
 /** Receives into one reused buffer and does with it what the test says. */
 function receiver(
@@ -122,4 +122,22 @@ t.test('a refused connection is closed, and an address in use is an error that s
     { code: 'UNAVAILABLE', message: new RegExp(`127.0.0.1:${listener.port}`) },
   );
   await listener.close();
+});
+
+t.test('a listener on all addresses is announced at those of the machine', async (t) => {
+  const address = (address: string, internal = false) => ({
+    address,
+    internal,
+    family: address.includes(':') ? 'IPv6' : 'IPv4',
+  });
+  const interfaces = {
+    lo: [address('127.0.0.1', true), address('::1', true)],
+    eth0: [address('192.0.2.7'), address('2001:db8::7'), address('fe80::7')],
+    gone: undefined,
+  };
+  t.strictSame(reachableHosts('192.0.2.9', interfaces), ['192.0.2.9']);
+  t.strictSame(reachableHosts('0.0.0.0', interfaces), ['192.0.2.7']);
+  t.strictSame(reachableHosts('::', interfaces), ['192.0.2.7', '2001:db8::7']);
+  t.strictSame(reachableHosts('0.0.0.0', { lo: interfaces.lo }), ['127.0.0.1']);
+  t.strictSame(reachableHosts('::', {}), ['::1']);
 });
