@@ -4,12 +4,12 @@
 import type { Clock } from '../env/clock.ts';
 import type { Connection, Listener, Network, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
-import { BufferPool } from './buffer-pool.ts';
 import { type ConnectionTimes, defaultTimes, TargetConnection } from './connection.ts';
 import { type LoginResult, LoginStatus, portalGroupTag } from './login.ts';
 import { Session } from './session.ts';
 import type { TargetDirectory } from './target-directory.ts';
 import { TextExchange } from './text.ts';
+import { TransferBuffers } from './transfer-buffers.ts';
 
 /** Connections at once, logged in or not; each costs a slab of 272 KiB once it is used. */
 const defaultMaxConnections = 1024;
@@ -53,7 +53,7 @@ interface Entry {
 export class Portal {
   private readonly environment: PortalEnvironment;
   private readonly times: ConnectionTimes;
-  private readonly pool: BufferPool;
+  private readonly pool: TransferBuffers;
   private readonly connections = new Set<TargetConnection>();
   private readonly entries = new Set<Entry>();
   /** Sessions whose last commands still run, and live ones: what a new login has to wait for, by nexus and target. */
@@ -65,7 +65,7 @@ export class Portal {
   private constructor(environment: PortalEnvironment) {
     this.environment = environment;
     this.times = { ...defaultTimes, ...environment.times };
-    this.pool = new BufferPool(environment.maxTransferMemoryBytes);
+    this.pool = new TransferBuffers(environment.maxTransferMemoryBytes);
   }
 
   /** Listens; fails with UNAVAILABLE when the address cannot be had. */

@@ -9,7 +9,6 @@
 import { assert } from '../base/assert.ts';
 import { MiB } from '../base/limits.ts';
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
-import { type BufferPool, largestTransferBytes } from './buffer-pool.ts';
 import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
@@ -44,6 +43,7 @@ import type { TargetEntry } from './target-directory.ts';
 import { manageTasks } from './task-management.ts';
 import type { TextExchange } from './text.ts';
 import { checkCondition, type Failure, sendFailure, sendReply, Task, TransportSense } from './transfer.ts';
+import { largestTransferBytes, type TransferBuffers } from './transfer-buffers.ts';
 
 /** Immediate commands a session may have outstanding beside the window; they are for task management. */
 const immediateLimit = 32;
@@ -53,7 +53,7 @@ assert(dataInLimitBytes >= largestTransferBytes, 'any one command fits');
 
 export interface SessionEnvironment {
   readonly outbox: Outbox;
-  readonly pool: BufferPool;
+  readonly pool: TransferBuffers;
   /** All sessions with the same target, this one among them. */
   peers(): Iterable<Session>;
   /** Ends the connection once what is in the outbox is sent. */

@@ -1,8 +1,8 @@
 /** One logical unit: a block device, its identity, and what it remembers about the nexuses that use it. */
 import { assert } from '../base/assert.ts';
-import { maxVolumeSizeBytes, sectorSizeBytes } from '../base/limits.ts';
+import { BufferPool } from '../base/buffer-pool.ts';
+import { MiB, maxTransferBytes, maxVolumeSizeBytes, sectorSizeBytes } from '../base/limits.ts';
 import type { BlockDevice } from '../volume/block-device.ts';
-import { BufferPool } from './buffer-pool.ts';
 import { RangeGuard } from './range-guard.ts';
 import { Reservations } from './reservations.ts';
 import { type SenseCode, sense } from './sense.ts';
@@ -48,7 +48,9 @@ export interface ControlSettings {
   softwareWriteProtect: boolean;
 }
 
-const sharedBuffers = new BufferPool();
+/** At rest: a queue depth of 64 at 512 KiB, the longest request Linux makes by default. */
+const maxIdleBytes = 32 * MiB;
+const sharedBuffers = new BufferPool(maxTransferBytes, maxIdleBytes);
 
 export class LogicalUnit {
   readonly device: BlockDevice;

@@ -1,7 +1,7 @@
 import t from 'tap';
+import { BufferPool } from '../../../daemon/base/buffer-pool.ts';
 import { WeftError } from '../../../daemon/base/errors.ts';
 import { GiB, MiB, maxTransferBytes, sectorSizeBytes } from '../../../daemon/base/limits.ts';
-import { BufferPool } from '../../../daemon/scsi/buffer-pool.ts';
 import { DeviceServer } from '../../../daemon/scsi/device-server.ts';
 import { LogicalUnit } from '../../../daemon/scsi/logical-unit.ts';
 import { bench, cdb6, cdb10, cdb12, cdb16, Initiator, outcome, pattern, testUuid } from '../initiator.ts';
@@ -128,7 +128,7 @@ t.test('a READ reads no more than the initiator takes, and says what it wanted t
 
 t.test('buffers of reads go back to the pool, of failed ones too', async (t) => {
   const device = new MemoryDevice({ sizeBytes: MiB });
-  const buffers = new BufferPool();
+  const buffers = new BufferPool(maxTransferBytes, maxTransferBytes);
   const unit = new LogicalUnit({ device, identity: { uuid: testUuid }, buffers });
   const first = new Initiator(new DeviceServer({ units: new Map([[0, unit]]) }), 'a');
   const reply = await first.send(cdb10(0x28, 0, 0, 3));

@@ -1,9 +1,9 @@
 import t from 'tap';
 import { KiB } from '../../daemon/base/limits.ts';
-import { BufferPool } from '../../daemon/iscsi/buffer-pool.ts';
+import { TransferBuffers } from '../../daemon/iscsi/transfer-buffers.ts';
 
 t.test('buffers are as long as asked for, and reused by size class', async (t) => {
-  const pool = new BufferPool();
+  const pool = new TransferBuffers();
   const first = pool.take(5000)!;
   t.equal(first.length, 5000);
   t.equal(pool.usedBytes, 8 * KiB);
@@ -16,7 +16,7 @@ t.test('buffers are as long as asked for, and reused by size class', async (t) =
 });
 
 t.test('the limit holds over all sizes', async (t) => {
-  const pool = new BufferPool(64 * KiB);
+  const pool = new TransferBuffers(64 * KiB);
   const buffers = Array.from({ length: 16 }, () => pool.take(512)!);
   t.equal(pool.take(1), null);
   pool.give(buffers.pop()!);
@@ -25,7 +25,7 @@ t.test('the limit holds over all sizes', async (t) => {
 });
 
 t.test('a forgotten buffer is counted as given back and never reused', async (t) => {
-  const pool = new BufferPool();
+  const pool = new TransferBuffers();
   const first = pool.take(4096)!;
   pool.forget(first);
   t.equal(pool.usedBytes, 0);

@@ -1,12 +1,12 @@
 /**
- * Buffers for what READ returns, kept by size class.
+ * Buffers kept for reuse, by size class (powers of two).
  *
  * Allocating 4 KiB costs more than copying it (1.4 µs against 0.1 µs on the reference machine), and large fresh
- * buffers are zeroed page by page by the kernel; so buffers go round. How many are out is bounded by the transport's
- * command window; how many rest here, by `maxIdleBytes`.
+ * buffers are zeroed page by page by the kernel; so buffers go round. How many are out is for the owner to bound; how
+ * many rest here is bounded by `maxIdleBytes`.
  */
-import { assert } from '../base/assert.ts';
-import { KiB, MiB, maxTransferBytes } from '../base/limits.ts';
+import { assert } from './assert.ts';
+import { KiB } from './limits.ts';
 
 const smallestClassBytes = 4 * KiB;
 
@@ -16,21 +16,21 @@ export class BufferPool {
   readonly #maxIdleBytes: number;
   #idleBytes = 0;
 
-  /** 32 MiB: a queue depth of 64 at 512 KiB, the longest request Linux makes by default. */
-  constructor(maxIdleBytes = 32 * MiB) {
+  /** @param largestBytes the longest buffer that is ever asked for. */
+  constructor(largestBytes: number, maxIdleBytes: number) {
     this.#maxIdleBytes = maxIdleBytes;
-    for (let size = smallestClassBytes; size < maxTransferBytes * 2; size *= 2) this.#idle.push([]);
+    for (let index = 0; index <= classOf(largestBytes); index += 1) this.#idle.push([]);
   }
 
   get idleBytes(): number {
     return this.#idleBytes;
   }
 
-  /** A buffer of at least `bytes`, with whatever it held before: the caller fills what it gives away. */
+  /** A buffer of `classBytes(bytes)`, with whatever it held before: the caller fills what it gives away. */
   take(bytes: number): Buffer {
     const index = classOf(bytes);
     const list = this.#idle[index];
-    assert(list !== undefined, 'no transfer is longer than maxTransferBytes');
+    assert(list !== undefined, 'no buffer is longer than the largest');
     const idle = list.pop();
     if (idle === undefined) return Buffer.allocUnsafeSlow(smallestClassBytes << index);
     this.#idleBytes -= idle.length;
@@ -43,6 +43,11 @@ export class BufferPool {
     this.#idleBytes += buffer.length;
     this.#idle[classOf(buffer.length)]!.push(buffer);
   }
+}
+
+/** What a buffer for that many bytes takes. */
+export function classBytes(bytes: number): number {
+  return smallestClassBytes << classOf(bytes);
 }
 
 function classOf(bytes: number): number {
