@@ -15,6 +15,8 @@ const exitCodes: Partial<Record<ErrorCode, number>> = {
   FORMAT_TOO_NEW: 65,
 };
 
+const npxPollMs = 250;
+
 /** The version of the package this file belongs to, whether it runs as source or built. */
 function packageVersion(): string {
   for (const up of ['..', '../..']) {
@@ -69,6 +71,31 @@ async function main(): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  whenNpxEnds(() => stop('SIGTERM'));
+}
+
+/**
+ * npx hands a signal to the shell it runs us in, and that shell ends without handing it on: weftd would stay behind,
+ * with its lock and its ports. So when that shell goes, weftd was told to end.
+ */
+function whenNpxEnds(ended: () => void): void {
+  const shell = process.ppid;
+  if (process.env['npm_lifecycle_event'] !== 'npx' || !isShellOfNpx(shell)) return;
+  const watch = setInterval(() => {
+    if (process.ppid === shell) return;
+    clearInterval(watch);
+    ended();
+  }, npxPollMs);
+  watch.unref();
+}
+
+/** Rather than a program that npx runs, and that runs weftd on its own account. */
+function isShellOfNpx(pid: number): boolean {
+  try {
+    return /^(\/\S+\/)?sh\0-c\0(--\0)?\S*weftd/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 await main();
