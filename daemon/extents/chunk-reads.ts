@@ -9,7 +9,7 @@ import { extentSizeBytes } from '../base/limits.ts';
 import { chunkFault, chunkHeaderBytes, chunkRecordBytes, codecRaw } from '../format/segment-chunk.ts';
 import type { ExtentMap, VolumeChunks } from './extent-map.ts';
 import type { CachedPage } from './page-cache.ts';
-import { giveReadBuffer, maxRunBytes, takeReadBuffer } from './read-buffers.ts';
+import { maxRunBytes, readBuffers } from './read-buffers.ts';
 import type { Segment, Segments } from './segments.ts';
 
 export type ReadDone = (error: WeftError | null) => void;
@@ -130,13 +130,13 @@ export class ChunkReads {
         const failure = damaged ? corrupt(read.volume, from, segmentNumber, openError.message) : openError;
         return this.settle(read, failure);
       }
-      const buffer = takeReadBuffer(run.lengthBytes);
+      const buffer = readBuffers.take(run.lengthBytes);
       const window = buffer.subarray(0, run.lengthBytes);
       segment.file!.read(window, run.offsetBytes, (error, bytesRead) => {
         const failure = error
           ? (error as WeftError)
           : this.deliver(read, segment, run, window.subarray(0, bytesRead), chunkStart, from, to);
-        giveReadBuffer(buffer);
+        readBuffers.give(buffer);
         this.segments.release(segment);
         this.settle(read, failure);
       });
