@@ -54,6 +54,7 @@ t.test('a database on a volume keeps every committed row, whatever is killed', a
     await t.test(name, async (t) => {
       const load = pgbench('-n', '-c2', '-T600', '-R100');
       await commits(loadCount, 60_000);
+      await fabric.noteLoopDevices();
       await strike(t);
       const tookMs = await commits(loadCount, recoveryLimitMs);
       t.pass(`the database commits again after ${(tookMs / 1000).toFixed(1)} s`);

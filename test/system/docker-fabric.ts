@@ -17,6 +17,9 @@ export class DockerFabric {
   readonly plugin: WeftPlugin;
   readonly client: WeftClient;
 
+  /** Attachments of our volumes that were seen: one whose storage daemon was killed cannot be told by its file. */
+  readonly #loops = new Set<string>();
+
   private constructor(weftd: WeftdProcess, dockerd: PrivateDockerd, plugin: WeftPlugin, client: WeftClient) {
     this.weftd = weftd;
     this.dockerd = dockerd;
@@ -59,6 +62,15 @@ export class DockerFabric {
     await this.docker('run', '-d', ...options, busyboxImage, 'sleep', '100000');
   }
 
+  /** Remembers the loop devices of now, so that none of them is forgotten when what lies under it is killed. */
+  async noteLoopDevices(): Promise<number> {
+    const ids = (await this.client.volumes()).map(({ id }) => id);
+    for (const { backingFile, sequence } of await loopDevices()) {
+      if (ids.some((id) => backingFile.includes(id))) this.#loops.add(sequence);
+    }
+    return this.#loops.size;
+  }
+
   /** Nothing of any volume is mounted, attached or logged in; what still is, is told. */
   async expectNothingAttached(t: Test): Promise<void> {
     await eventually('nothing is attached', settleLimitMs, async () => {
@@ -92,11 +104,9 @@ export class DockerFabric {
     const claims = volumes.filter(({ claim }) => claim !== null).map(({ name }) => `a claim on ${name}`);
     // The engine's own mount of the plugin's directory on itself lies at its root, not below it.
     const mounts = (await mountsBelow(this.plugin.mountDirectory)).map((point) => `mount ${point}`);
+    await this.noteLoopDevices();
     const loops = (await loopDevices())
-      .filter(
-        ({ backingFile }) =>
-          backingFile.startsWith('/mnt/weft/') || backingFile.includes(this.dockerd.directory),
-      )
+      .filter(({ sequence }) => this.#loops.has(sequence))
       .map(({ device, backingFile }) => `${device} over ${backingFile}`);
     const daemons = (await this.plugin.processes())
       .filter(({ commandLine }) => commandLine.startsWith('qemu-storage-daemon'))

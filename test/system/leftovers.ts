@@ -32,13 +32,24 @@ export async function mountsBelow(directory: string): Promise<string[]> {
   return points.filter((point) => point.startsWith(`${directory}/`)).reverse();
 }
 
-/** Loop devices by what lies under them; a deleted file still counts. */
-export async function loopDevices(): Promise<{ device: string; backingFile: string }[]> {
-  const found: { device: string; backingFile: string }[] = [];
+export interface LoopDevice {
+  device: string;
+  /** "/" when the mount namespace it was named in is gone. */
+  backingFile: string;
+  /** The kernel's number of this attachment, never given twice. */
+  sequence: string;
+}
+
+/** A deleted backing file still counts. */
+export async function loopDevices(): Promise<LoopDevice[]> {
+  const found: LoopDevice[] = [];
   for (const device of await readdir('/sys/block')) {
     if (!device.startsWith('loop')) continue;
-    const file = await readFile(`/sys/block/${device}/loop/backing_file`, 'utf8').catch(() => '');
-    if (file !== '') found.push({ device, backingFile: file.trim() });
+    const read = async (name: string) => {
+      return (await readFile(`/sys/block/${device}/${name}`, 'utf8').catch(() => '')).trim();
+    };
+    const backingFile = await read('loop/backing_file');
+    if (backingFile !== '') found.push({ device, backingFile, sequence: await read('diskseq') });
   }
   return found;
 }
