@@ -13,7 +13,10 @@ import type { Disk } from '../env/disk.ts';
 
 /** Room the drain needs beside the data: one segment begun, the map's write-ahead log. */
 export const drainReserveBytes = 2 * segmentSizeBytes + 64 * MiB;
-/** The free space is asked for again after this much was admitted, or this long. */
+/**
+ * The free space is asked for again after this much was admitted, or this long; and every so often while there is
+ * little, also when nobody writes: that there is room again must not be found out by refusing a write.
+ */
 const askAgainBytes = 32 * MiB;
 const askAgainMs = 500;
 
@@ -30,6 +33,8 @@ export class SpaceGuard {
   readonly #env: SpaceGuardEnv;
   #freeBytes = 0;
   #totalBytes = 0;
+  /** In the journal when the free space was asked for. What is drained since takes as much of one as of the other. */
+  #undrainedBytes = 0;
   /** Admitted since the free space was asked for. */
   #admittedBytes = 0;
   #asking: Promise<void> | null = null;
@@ -42,6 +47,7 @@ export class SpaceGuard {
   static async open(env: SpaceGuardEnv): Promise<SpaceGuard> {
     const guard = new SpaceGuard(env);
     await guard.ask();
+    if (guard.#isNearlyFull()) guard.#askLater();
     return guard;
   }
 
@@ -53,7 +59,7 @@ export class SpaceGuard {
   admit(lengthBytes: number): WeftError | null {
     const reserveBytes = this.#env.reserveBytes ?? drainReserveBytes;
     // Drained twice at worst: a chunk is written whole for one block of it, and the old one goes later.
-    const neededBytes = this.#env.undrainedBytes() + this.#admittedBytes + lengthBytes + reserveBytes;
+    const neededBytes = this.#undrainedBytes + this.#admittedBytes + lengthBytes + reserveBytes;
     if (this.#timer === null) this.#askLater();
     if (neededBytes > this.#freeBytes) {
       if (this.#admittedBytes > 0) void this.ask().catch(() => {});
@@ -77,20 +83,33 @@ export class SpaceGuard {
 
   close(): void {
     this.#timer?.cancel();
+    this.#timer = null;
   }
 
   async #ask(): Promise<void> {
     const admittedBefore = this.#admittedBytes;
+    const undrainedBytes = this.#env.undrainedBytes();
     const { totalBytes, freeBytes } = await this.#env.disk.space();
     this.#totalBytes = totalBytes;
     this.#freeBytes = freeBytes;
+    this.#undrainedBytes = undrainedBytes;
     this.#admittedBytes -= admittedBefore;
+  }
+
+  #isNearlyFull(): boolean {
+    const reserveBytes = this.#env.reserveBytes ?? drainReserveBytes;
+    return this.#undrainedBytes + this.#admittedBytes + reserveBytes + 2 * askAgainBytes > this.#freeBytes;
   }
 
   #askLater(): void {
     this.#timer = this.#env.clock.after(askAgainMs, () => {
-      this.#timer = null;
-      void this.ask().catch(() => {});
+      void this.ask()
+        .catch(() => {})
+        .then(() => {
+          if (this.#timer === null) return;
+          this.#timer = null;
+          if (this.#isNearlyFull()) this.#askLater();
+        });
     });
   }
 }
