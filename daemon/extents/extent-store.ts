@@ -182,8 +182,8 @@ export class ExtentStore {
   }
 
   /**
-   * Compacts one segment, and gives up those all dead; false when none is worth it. `store` goes first between its steps. One call at a
-   * time.
+   * Compacts one segment, and gives up those all dead; false when none is worth it. `store` goes first between
+   * its steps. One call at a time.
    */
   async compactOnce(): Promise<boolean> {
     assert(!this.compacting, 'one compaction at a time');
