@@ -1,10 +1,12 @@
 /** Puts the plugin together: the socket first, then what was told and remembered, then what was left behind. */
+
 import { mkdir, readFile, realpath, unlink } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { asWeftError, WeftError } from '../daemon/base/errors.ts';
 import type { AttachEngine } from './attach.ts';
 import { callLimitMs, VolumeDriver } from './driver.ts';
 import { Fabric } from './fabric.ts';
+import { ensureHostId } from './host-id.ts';
 import type { HostVolumeEnvironment } from './host-volume.ts';
 import { MountDirectory } from './mounts.ts';
 import { OpenIscsiEngine } from './open-iscsi.ts';
@@ -122,7 +124,11 @@ async function load(settings: Settings, parts: PluginParts) {
 /** The kernel's initiator where there is one, because it is faster and outlives the plugin. */
 async function chooseEngine(settings: Settings, log: Logger): Promise<AttachEngine> {
   const kernel = new OpenIscsiEngine();
-  const userspace = new UserspaceEngine(settings.stateDirectory, settings.node);
+  const userspace = new UserspaceEngine(
+    settings.stateDirectory,
+    settings.node,
+    await ensureHostId(settings.stateDirectory),
+  );
   const candidates = { 'open-iscsi': [kernel], userspace: [userspace], auto: [kernel, userspace] }[
     settings.attach
   ];

@@ -22,9 +22,10 @@ export class UserspaceEngine implements AttachEngine {
   readonly #directory: string;
   readonly #initiator: string;
 
-  constructor(stateDirectory: string, node: string) {
+  /** `hostId` tells hosts apart that go by the same name. */
+  constructor(stateDirectory: string, node: string, hostId: string) {
     this.#directory = join(stateDirectory, 'attach');
-    this.#initiator = initiatorOf(node);
+    this.#initiator = initiatorOf(node, hostId);
   }
 
   /** Once a process: half a second, before the first volume is trusted to it. */
@@ -127,10 +128,10 @@ export class UserspaceEngine implements AttachEngine {
 }
 
 /** An iSCSI name of this host (RFC 7143 §4.2.7.1): lower case letters, digits, '.', '-' and ':'. */
-export function initiatorOf(node: string): string {
+export function initiatorOf(node: string, hostId: string): string {
   const name = node
     .toLowerCase()
     .replace(/[^a-z0-9.-]/g, '-')
     .slice(0, 180);
-  return `iqn.2026-11.io.weft.host:${name}`;
+  return `iqn.2026-11.io.weft.host:${name}-${hostId}`;
 }

@@ -131,7 +131,8 @@ export class Claims {
 
   #refuseUsed(volume: VolumeRecord, wanted: WantedClaim): void {
     const claim = this.live(volume);
-    if (claim !== null && claim.holder !== wanted.holder) throw inUse(volume, claimedBy(claim), [claim]);
+    // Not even under the same name: two hosts may have one, and only the initiator's name tells them apart.
+    if (claim !== null) throw inUse(volume, claimedBy(claim), [claim]);
     // The last holder's sessions may still stand: they are fenced out. Anybody else's are somebody's work.
     const others = this.#core.host
       .sessions(volume)

@@ -137,11 +137,14 @@ t.test('a released volume is free at once, and what is left of its sessions is d
   t.equal((await take(b)).epoch, first.epoch + 1, 'an epoch is never used twice');
 });
 
-t.test('a host that changed its initiator name takes a new epoch and fences its old self', async (t) => {
+t.test('another initiator under the same name waits for the lapse, then fences the first', async (t) => {
   const { fabric, id, take } = await claimable(t);
   const first = await take(a);
   fabric.host.login(id, a.initiator);
-  const renamed = await take({ ...a, initiator: 'iqn.2026-11.example:a2' });
+  const namesake = { ...a, initiator: 'iqn.2026-11.example:a2' };
+  await t.rejects(take(namesake), { code: 'IN_USE', message: /host-a/ }, 'two hosts may have one name');
+  fabric.clock.advance(61_000);
+  const renamed = await take(namesake);
   t.equal(renamed.epoch, first.epoch + 1);
   t.equal(fabric.host.calls.at(-1), `drop db ${a.initiator}`);
 });

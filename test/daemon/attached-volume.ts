@@ -23,7 +23,7 @@ export async function attachVolume(
   name: string,
   directory: string,
 ): Promise<AttachedVolume> {
-  const engine = new UserspaceEngine(directory, `test-${process.pid}`);
+  const engine = new UserspaceEngine(directory, `test-${process.pid}`, '00000000');
   const client = await weftd.client();
   const { id } = await client.volume(name);
   const target = { volumeId: id, ...(await client.attachment(name)) };

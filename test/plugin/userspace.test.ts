@@ -77,7 +77,7 @@ class Target {
 
 const directory = mkdtempSync(join(tmpdir(), 'weft-userspace-'));
 const target = new Target(directory);
-const engine = new UserspaceEngine(directory, 'Host_1');
+const engine = new UserspaceEngine(directory, 'Host_1', '0a1b2c3d');
 const volumeId = 'a0e81a5c-8de7-4c5b-9d0a-1f2e3d4c5b6a';
 const attachTarget = () => ({
   volumeId,
