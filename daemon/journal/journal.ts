@@ -86,6 +86,7 @@ export class Journal {
   #queue: Append[] = [];
   /** Those of the batch that is being written. */
   #batch: readonly Append[] = [];
+  #afterBatch: (() => void)[] = [];
   #writing = false;
   #rolling = false;
   #pumpScheduled = false;
@@ -197,7 +198,7 @@ export class Journal {
 
   /**
    * Appends what one run of the index holds once more: for a drain that cannot store it. Nothing is done, and the
-   * answer is false, when the blocks have changed since the index said so, or are being written. It does not wait for room
+   * answer is false, when the blocks have changed since the index said so, or are being written (then once they are). It does not wait for room
    * in a full journal: the room it takes is given back with the file that is drained.
    */
   rewrite(
@@ -215,7 +216,11 @@ export class Journal {
       record.offsetBytes < offsetBytes + data.length &&
       offsetBytes < record.offsetBytes + record.lengthBytes;
     // What waits in the queue comes after it: it may itself be waiting for the drain.
-    if (this.#failed || !same || this.#batch.some(touches)) {
+    if (this.#batch.some(touches)) {
+      this.#afterBatch.push(() => done(this.#failed, false));
+      return;
+    }
+    if (this.#failed || !same) {
       const failed = this.#failed;
       queueMicrotask(() => done(failed, false));
       return;
@@ -382,11 +387,12 @@ export class Journal {
       this.#batch = [];
       if (error || this.#failed) {
         this.#batchFailed(appends, error ?? this.#failed!);
-        return;
+      } else {
+        this.#nextBatch += 1;
+        this.#sync.completed(file, batch);
+        this.#batchWritten(file, appends, batch);
       }
-      this.#nextBatch += 1;
-      this.#sync.completed(file, batch);
-      this.#batchWritten(file, appends, batch);
+      for (const tell of this.#afterBatch.splice(0)) tell();
     });
   }
 
