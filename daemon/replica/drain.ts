@@ -60,7 +60,7 @@ export class Drain {
   /** The last error, until a drain succeeds; shown by the status. */
   failure: WeftError | null = null;
   /** One room for the chunks of a batch, reused: fresh memory of this size costs more than filling it. */
-  readonly #room = Buffer.allocUnsafeSlow(batchBytes + extentSizeBytes);
+  #room: Buffer | null = null;
   #roomUsed = 0;
 
   constructor(env: DrainEnv) {
@@ -250,6 +250,11 @@ export class Drain {
       }
       chunk = end;
     }
+    if (work.updates.length === 0) {
+      // Zeros over a hole, which is durable already. A host may unmap millions of such extents: none is kept for later.
+      for (const run of runs) this.#env.journal.index.remove(volumeKey, run);
+      return null;
+    }
     const failed = (await Promise.allSettled(reads)).find((result) => result.status === 'rejected');
     if (failed === undefined) return work;
     if (asWeftError(failed.reason).code !== 'CORRUPT') throw failed.reason;
@@ -257,6 +262,7 @@ export class Drain {
   }
 
   #readChunks(work: ExtentWork, chunkSizeBytes: number, firstChunk: number, count: number): Promise<void> {
+    this.#room ??= Buffer.allocUnsafeSlow(batchBytes + extentSizeBytes);
     const room = this.#room.subarray(this.#roomUsed, this.#roomUsed + count * chunkSizeBytes);
     this.#roomUsed += room.length;
     for (let index = 0; index < count; index++) {
