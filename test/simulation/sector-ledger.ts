@@ -6,6 +6,7 @@
 import { blockSizeBytes, sectorSizeBytes } from '../../daemon/base/limits.ts';
 
 const sectorsPerBlock = blockSizeBytes / sectorSizeBytes;
+const sectorWords = sectorSizeBytes / 4;
 
 /** One change of one block: the generation that each sector of it carries afterwards; undefined where it has none. */
 interface BlockChange {
@@ -15,6 +16,8 @@ interface BlockChange {
   sectors: number;
   zero: boolean;
   acknowledged: boolean;
+  /** Answered with an error: it may have been carried out or not. */
+  refused: boolean;
 }
 
 interface BlockHistory {
@@ -35,7 +38,14 @@ export class SectorLedger {
   begin(offsetBytes: number, lengthBytes: number, zero: boolean): number {
     const generation = ++this.#generation;
     forEachBlock(offsetBytes, lengthBytes, (block, sector, sectors) => {
-      this.#history(block).changes.push({ generation, sector, sectors, zero, acknowledged: false });
+      this.#history(block).changes.push({
+        generation,
+        sector,
+        sectors,
+        zero,
+        acknowledged: false,
+        refused: false,
+      });
     });
     return generation;
   }
@@ -50,6 +60,19 @@ export class SectorLedger {
       change.acknowledged = true;
       if (durable) history.durable = Math.max(history.durable, index + 1);
     });
+  }
+
+  /** The change was answered with an error. */
+  refuse(generation: number, offsetBytes: number, lengthBytes: number): void {
+    forEachBlock(offsetBytes, lengthBytes, (block) => {
+      const change = this.#history(block).changes.find((each) => each.generation === generation);
+      if (change !== undefined) change.refused = true;
+    });
+  }
+
+  /** How many changes of a block there are up to the last one acknowledged: a read that begins now sees them. */
+  acknowledged(block: number): number {
+    return (this.#blocks.get(block)?.changes.findLastIndex((change) => change.acknowledged) ?? -1) + 1;
   }
 
   /** What a flush that begins now must have made durable once it is answered; call the result then. */
@@ -84,32 +107,29 @@ export class SectorLedger {
         ? null
         : `block ${block}: data nobody wrote (${found})`;
     }
-    const acknowledged = history.changes.findLastIndex((change) => change.acknowledged) + 1;
-    const floor = loss === 'process' ? acknowledged : history.durable;
-    const state = [...history.base];
-    const allowed: string[] = [];
-    for (let kept = 0; kept <= history.changes.length; kept++) {
-      const change = history.changes[kept - 1];
-      if (change !== undefined) apply(state, change);
-      if (kept < floor) continue;
-      if (state.every((generation, sector) => generation === found[sector])) {
-        this.#blocks.set(block, { base: found, changes: [], durable: 0 });
-        return null;
-      }
-      allowed.push(state.join(','));
-    }
-    return `block ${block}: found ${found.join(',')}, allowed ${allowed.join(' or ')}`;
+    const floor = loss === 'process' ? this.acknowledged(block) : history.durable;
+    const fault = mismatch(history, found, floor);
+    if (fault !== null) return `block ${block}: ${fault}`;
+    this.#blocks.set(block, { base: found, changes: [], durable: 0 });
+    return null;
   }
 
   /** Whether a block read while nothing is in flight shows its last change. */
   verifyCurrent(block: number, bytes: Buffer): string | null {
+    return this.verifyFrom(block, bytes, this.#blocks.get(block)?.changes.length ?? 0);
+  }
+
+  /** Whether a block read under load shows one of its changes from the `floor`th on. */
+  verifyFrom(block: number, bytes: Buffer, floor: number): string | null {
     const found = readGenerations(bytes, block);
     if (typeof found === 'string') return `block ${block}: ${found}`;
-    const history = this.#blocks.get(block);
-    const state = history === undefined ? new Array<number>(sectorsPerBlock).fill(0) : [...history.base];
-    for (const change of history?.changes ?? []) apply(state, change);
-    const same = state.every((generation, sector) => generation === found[sector]);
-    return same ? null : `block ${block}: reads ${found.join(',')}, last written ${state.join(',')}`;
+    const history = this.#blocks.get(block) ?? {
+      base: new Array<number>(sectorsPerBlock).fill(0),
+      changes: [],
+      durable: 0,
+    };
+    const fault = mismatch(history, found, floor);
+    return fault === null ? null : `block ${block}: ${fault}`;
   }
 
   #history(block: number): BlockHistory {
@@ -122,8 +142,33 @@ export class SectorLedger {
   }
 }
 
-function apply(state: number[], change: BlockChange): void {
-  state.fill(change.zero ? 0 : change.generation, change.sector, change.sector + change.sectors);
+/** What is wrong with a block, when it does not look as after one of its changes from the `floor`th on; or null. */
+function mismatch(history: BlockHistory, found: readonly number[], floor: number): string | null {
+  const isBase = history.base.every((generation, sector) => generation === found[sector]);
+  if (history.changes.length === 0 && isBase) return null;
+  const wanted = found.join();
+  let states = new Set([history.base.join()]);
+  const allowed: string[] = [];
+  for (let kept = 0; kept <= history.changes.length; kept++) {
+    const change = history.changes[kept - 1];
+    if (change !== undefined) {
+      const changed = new Set([...states].map((state) => applied(state, change)));
+      // Of a change that was refused nobody knows: the block may be with it or without it.
+      states = change.refused ? new Set([...states, ...changed]) : changed;
+    }
+    if (kept < floor) continue;
+    if (states.has(wanted)) return null;
+    allowed.push(...states);
+  }
+  return `found ${wanted}, allowed ${allowed.join(' or ')}`;
+}
+
+function applied(state: string, change: BlockChange): string {
+  if (change.sectors === sectorsPerBlock)
+    return new Array(sectorsPerBlock).fill(change.zero ? 0 : change.generation).join();
+  const generations = state.split(',').map(Number);
+  generations.fill(change.zero ? 0 : change.generation, change.sector, change.sector + change.sectors);
+  return generations.join();
 }
 
 function forEachBlock(
@@ -150,14 +195,17 @@ function stamp(target: Buffer, sector: number, generation: number): void {
 }
 
 function readGenerations(bytes: Buffer, block: number): number[] | string {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, blockSizeBytes / 4);
   const generations: number[] = [];
-  const expected = Buffer.alloc(sectorSizeBytes);
-  for (let at = 0; at < blockSizeBytes; at += sectorSizeBytes) {
-    const found = bytes.subarray(at, at + sectorSizeBytes);
-    const generation = found.readUInt32LE(4);
-    if (generation === 0) expected.fill(0);
-    else stamp(expected, block * sectorsPerBlock + at / sectorSizeBytes, generation);
-    if (!found.equals(expected)) return `sector ${at / sectorSizeBytes} is torn or not its own`;
+  for (let index = 0; index < sectorsPerBlock; index++) {
+    const first = index * sectorWords;
+    const generation = words[first + 1]!;
+    const sector = generation === 0 ? 0 : block * sectorsPerBlock + index;
+    for (let word = 0; word < sectorWords; word += 2) {
+      const wanted = generation === 0 ? 0 : (sector ^ (word << 22)) >>> 0;
+      if (words[first + word] === wanted && words[first + word + 1] === generation) continue;
+      return `sector ${index} is torn or not its own`;
+    }
     generations.push(generation);
   }
   return generations;

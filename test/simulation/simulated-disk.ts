@@ -76,6 +76,7 @@ export class SimulatedDisk implements Disk {
     }
     const next = new SimulatedDisk(this.#clock, this.#random, this.options);
     next.#directory = this.#directory;
+    next.#faults = this.#faults;
     for (const file of next.#directory.files().values()) file.openCount = 0;
     return next;
   }
@@ -83,6 +84,11 @@ export class SimulatedDisk implements Disk {
   /** The nth such operation from now (1: the next), on this path or on any, fails with IO_ERROR. */
   fail(kind: FaultKind, nth = 1, path?: string): void {
     this.#faults.push({ kind, countdown: nth, path });
+  }
+
+  /** What was to fail from now on does not. */
+  healthy(): void {
+    this.#faults = [];
   }
 
   /** Rot: one bit of the file is wrong from now on. */

@@ -1,21 +1,27 @@
-/** One node's data path on a simulated disk, crashed and started again under a writer that checks every block. */
+/** One node's data path on a simulated disk: crashed, started again and hurt under a writer that checks every block. */
+import type { ErrorCode, WeftError } from '../../daemon/base/errors.ts';
 import { blockSizeBytes, MiB, sectorSizeBytes } from '../../daemon/base/limits.ts';
 import { LocalReplica } from '../../daemon/replica/local-replica.ts';
-import type { VolumeIdentity } from '../../daemon/replica/replica.ts';
-import { Volume } from '../../daemon/volume/volume.ts';
-import { type Loss, SectorLedger } from './sector-ledger.ts';
+import type { Loss } from './sector-ledger.ts';
 import { SeededRandom } from './seeded-random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { SimulatedMapStore } from './simulated-map-store.ts';
+import { SimulatedVolume } from './simulated-volume.ts';
 
 export interface NodeOptions {
   seed: number;
   durability: 'flush' | 'sync';
   volumeBytes?: number;
+  /** How many volumes there are at first. */
+  volumes?: number;
   /** Operations in flight at most. */
   depth?: number;
   journalFileBytes?: number;
+  /** Of the disk. */
+  capacityBytes?: number;
+  /** Kept free for the drain. */
+  reserveBytes?: number;
 }
 
 const quiet = { info() {}, warn() {} };
@@ -25,41 +31,51 @@ const longestWriteSectors = 512;
 
 export class SimulatedNode {
   readonly clock: SimulatedClock;
-  readonly ledger = new SectorLedger();
   readonly random: SeededRandom;
-  readonly identity: VolumeIdentity;
-  readonly volumeBytes: number;
-  readonly #durability: 'flush' | 'sync';
+  readonly #options: NodeOptions;
   readonly #depth: number;
-  readonly #journalFileBytes: number;
+  readonly #chunkSizeBytes: number;
   disk: SimulatedDisk;
   replica!: LocalReplica;
-  volume!: Volume;
+  /** Those that exist, those being deleted included. */
+  readonly volumes: SimulatedVolume[] = [];
+  #lastVolumeKey = 0;
   #maps: SimulatedMapStore;
   #starts = 0;
   #inFlight = 0;
   /** What went wrong, in words; the first is what matters. */
   readonly faults: string[] = [];
+  /** Errors that operations may be answered with: the scenario asked for them. */
+  readonly tolerated = new Set<ErrorCode>();
+  /** Operations that were answered with one of them. */
+  refusals = 0;
   operations = 0;
 
   constructor(options: NodeOptions) {
     this.random = new SeededRandom(options.seed);
     this.clock = new SimulatedClock(this.random.fork());
-    this.disk = new SimulatedDisk(this.clock, this.random.fork());
+    const { capacityBytes } = options;
+    const room = capacityBytes === undefined ? {} : { capacityBytes };
+    this.disk = new SimulatedDisk(this.clock, this.random.fork(), room);
     const mapRandom = this.random.fork();
     this.#maps = new SimulatedMapStore({
       schedule: (fire) => this.clock.schedule(fire),
       random: () => mapRandom.next(),
     });
-    this.#durability = options.durability;
+    this.#options = options;
     this.#depth = options.depth ?? 12;
-    this.#journalFileBytes = options.journalFileBytes ?? MiB;
-    this.volumeBytes = options.volumeBytes ?? 12 * MiB;
-    this.identity = { volumeKey: 1, chunkSizeBytes: this.random.chance(0.5) ? 16_384 : 65_536 };
+    this.#chunkSizeBytes = this.random.chance(0.5) ? 16_384 : 65_536;
+    for (let count = 0; count < (options.volumes ?? 1); count++) this.#newVolume();
+  }
+
+  /** The first volume, as a host uses it. */
+  get volume() {
+    return this.volumes[0]!.device;
   }
 
   async start(): Promise<void> {
     this.#starts += 1;
+    const journalFileBytes = this.#options.journalFileBytes ?? MiB;
     const env = {
       disk: this.disk,
       maps: this.#maps,
@@ -67,25 +83,20 @@ export class SimulatedNode {
       random: this.random.fork(),
       log: quiet,
     };
-    const options = {
-      volumes: [this.identity],
-      journalFileBytes: this.#journalFileBytes,
-      journalCapacityBytes: journalFiles * this.#journalFileBytes,
-      reserveBytes: 0,
-    };
-    this.replica = await this.clock.settle(LocalReplica.open(env, options));
-    this.volume = new Volume({
-      identity: this.identity,
-      sizeBytes: this.volumeBytes,
-      durability: this.#durability,
-      epoch: this.#starts,
-      replica: this.replica,
+    const open = LocalReplica.open(env, {
+      volumes: this.volumes.map((volume) => volume.identity),
+      journalFileBytes,
+      journalCapacityBytes: journalFiles * journalFileBytes,
+      reserveBytes: this.#options.reserveBytes ?? 0,
     });
+    this.replica = await this.clock.settle(open);
+    for (const volume of this.volumes) volume.open(this.replica, this.#starts, this.#options.durability);
+    for (const volume of this.volumes.filter((each) => each.isDoomed)) this.#destroy(volume);
   }
 
   /** Ends the daemon cleanly. */
   async stop(): Promise<void> {
-    await this.clock.settle(this.volume.close());
+    await this.clock.settle(Promise.all(this.volumes.map((volume) => volume.device.close())));
     await this.clock.settle(this.replica.close());
   }
 
@@ -94,6 +105,18 @@ export class SimulatedNode {
     this.disk = this.disk.crash(loss);
     this.#maps = this.#maps.crash();
     this.#inFlight = 0;
+  }
+
+  createVolume(): void {
+    const volume = this.#newVolume();
+    this.replica.add(volume.identity);
+    volume.open(this.replica, this.#starts, this.#options.durability);
+  }
+
+  /** Withdraws a volume and gives its space back while the others are worked with. A start goes on with it. */
+  deleteVolume(volume: SimulatedVolume): void {
+    volume.isDoomed = true;
+    this.#destroy(volume);
   }
 
   /** Issues `count` random operations, never more in flight than `depth`, until they are done or a crash is due. */
@@ -107,43 +130,113 @@ export class SimulatedNode {
       }
       return this.clock.eventCount >= crashAtEvent || (left === 0 && this.#inFlight === 0);
     };
-    if (!(await this.clock.run(due)))
+    if (!(await this.clock.run(due, maxEventsOfWork)))
       this.faults.push('nothing is left to happen, and operations are unanswered');
   }
 
   /** Reads every block and compares; after a crash, with what that crash may have left. */
   async verify(loss: Loss | null): Promise<void> {
-    const step = MiB;
-    for (let at = 0; at < this.volumeBytes; at += step) {
-      const bytes = Buffer.alloc(Math.min(step, this.volumeBytes - at), 0xee);
-      const error = await this.clock.settle(
-        new Promise<Error | null>((resolve) => this.volume.read(at, bytes, resolve)),
-      );
-      if (error !== null) this.faults.push(`reading at ${at}: ${error.message}`);
-      for (let offset = 0; error === null && offset < bytes.length; offset += blockSizeBytes) {
-        const block = (at + offset) / blockSizeBytes;
-        const found = bytes.subarray(offset, offset + blockSizeBytes);
-        const fault =
-          loss === null ? this.ledger.verifyCurrent(block, found) : this.ledger.verify(block, found, loss);
-        if (fault !== null) this.faults.push(fault);
+    for (const volume of this.volumes.filter((each) => !each.isDoomed)) {
+      for (let at = 0; at < volume.sizeBytes; at += MiB) {
+        await this.#verifyRange(volume, at, Math.min(MiB, volume.sizeBytes - at), loss);
       }
     }
   }
 
+  /** Everything is drained, and what was deleted is gone: nothing is stored that no volume has. */
+  async verifyDrained(): Promise<void> {
+    const isDeleted = () => this.volumes.every((volume) => !volume.isDoomed);
+    if (!(await this.clock.run(isDeleted, maxEventsOfWork))) this.faults.push('a deletion does not end');
+    await this.clock.settle(this.replica.drain());
+    await this.verify(null);
+    const { journal, liveBytes } = this.replica.state();
+    if (journal.usedBytes > 64 * 1024)
+      this.faults.push(`the drained journal still takes ${journal.usedBytes} bytes`);
+    const used = this.volumes.reduce((sum, { identity }) => sum + this.replica.usedBytes(identity), 0);
+    if (liveBytes > used * 1.01) this.faults.push(`${liveBytes} bytes are stored, volumes have ${used}`);
+  }
+
+  async #verifyRange(volume: SimulatedVolume, at: number, length: number, loss: Loss | null): Promise<void> {
+    const bytes = Buffer.alloc(length, 0xee);
+    const error = await this.clock.settle(
+      new Promise<Error | null>((resolve) => volume.device.read(at, bytes, resolve)),
+    );
+    if (error !== null && length > blockSizeBytes && this.#isTolerated(error)) {
+      // One block may hide the others: each is looked at alone.
+      for (let from = at; from < at + length; from += blockSizeBytes)
+        await this.#verifyRange(volume, from, blockSizeBytes, loss);
+      return;
+    }
+    if (error !== null) {
+      if (!this.#isTolerated(error)) this.faults.push(`reading at ${at}: ${error.message}`);
+      return;
+    }
+    for (let offset = 0; offset < length; offset += blockSizeBytes) {
+      const block = (at + offset) / blockSizeBytes;
+      const found = bytes.subarray(offset, offset + blockSizeBytes);
+      const { ledger } = volume;
+      const fault = loss === null ? ledger.verifyCurrent(block, found) : ledger.verify(block, found, loss);
+      if (fault !== null) this.faults.push(`volume ${volume.identity.volumeKey}, ${fault}`);
+    }
+  }
+
+  #newVolume(): SimulatedVolume {
+    this.#lastVolumeKey += 1;
+    const identity = { volumeKey: this.#lastVolumeKey, chunkSizeBytes: this.#chunkSizeBytes };
+    const volume = new SimulatedVolume(identity, this.#options.volumeBytes ?? 12 * MiB);
+    this.volumes.push(volume);
+    return volume;
+  }
+
+  #destroy(volume: SimulatedVolume): void {
+    const life = this.#starts;
+    const { volumeKey } = volume.identity;
+    const { replica } = this;
+    volume.device
+      .close()
+      .then(() => replica.destroy(volumeKey))
+      .then(
+        () => {
+          if (life !== this.#starts) return;
+          const left = replica.usedBytes(volume.identity);
+          if (left > 0) this.faults.push(`deleted volume ${volumeKey} still takes ${left} bytes`);
+          this.volumes.splice(this.volumes.indexOf(volume), 1);
+        },
+        (error: Error) => {
+          if (!this.#isTolerated(error)) this.faults.push(`a deletion failed: ${error.message}`);
+        },
+      );
+  }
+
+  #isTolerated(error: Error): boolean {
+    return this.tolerated.has((error as WeftError).code);
+  }
+
   #operate(life: number): void {
+    const volume = this.random.pick(this.volumes.filter((each) => !each.isDoomed));
     this.operations += 1;
     this.#inFlight += 1;
     const dice = this.random.next();
-    if (dice < 0.1) this.#flush(life);
-    else if (dice < 0.2) this.#change(life, true);
-    else if (dice < 0.3) this.#read(life);
-    else this.#change(life, false);
+    if (dice < 0.1) this.#flush(life, volume);
+    else if (dice < 0.2) this.#change(life, volume, true);
+    else if (dice < 0.3) this.#read(life, volume);
+    else this.#change(life, volume, false);
   }
 
-  #change(life: number, zero: boolean): void {
-    const { random, volume, ledger } = this;
+  /** Answers for an operation; true when it succeeded in the life it was asked in. */
+  #answered(life: number, what: string, error: Error | null): boolean {
+    if (life !== this.#starts) return false;
+    this.#inFlight -= 1;
+    if (error === null) return true;
+    this.refusals += 1;
+    if (!this.#isTolerated(error)) this.faults.push(`a ${what} was refused: ${error.message}`);
+    return false;
+  }
+
+  #change(life: number, { device, ledger, sizeBytes }: SimulatedVolume, zero: boolean): void {
+    const { random } = this;
     // Half of the writes go to a small region, so that blocks are written again before they are drained.
-    const sectors = this.volumeBytes / sectorSizeBytes;
+    const sectors = sizeBytes / sectorSizeBytes;
     const aligned = random.chance(0.8) ? blockSizeBytes / sectorSizeBytes : 1;
     const length = Math.max(1, Math.floor(longestWriteSectors ** random.next() / aligned)) * aligned;
     const region = random.chance(0.5) ? sectors / 16 : sectors;
@@ -151,40 +244,45 @@ export class SimulatedNode {
     const [offsetBytes, lengthBytes] = [first * sectorSizeBytes, length * sectorSizeBytes];
     const generation = ledger.begin(offsetBytes, lengthBytes, zero);
     const fua = random.chance(0.1);
+    const durable = fua || this.#options.durability === 'sync';
     const done = (error: Error | null): void => {
-      if (life !== this.#starts) return;
-      this.#inFlight -= 1;
-      if (error !== null) this.faults.push(`a change was refused: ${error.message}`);
-      else ledger.acknowledge(generation, offsetBytes, lengthBytes, fua || this.#durability === 'sync');
+      if (this.#answered(life, 'change', error))
+        ledger.acknowledge(generation, offsetBytes, lengthBytes, durable);
+      else if (life === this.#starts) ledger.refuse(generation, offsetBytes, lengthBytes);
     };
     if (zero) {
-      volume.unmap(offsetBytes, lengthBytes, fua, done);
+      device.unmap(offsetBytes, lengthBytes, fua, done);
       return;
     }
     const data = Buffer.alloc(lengthBytes);
     ledger.fill(data, offsetBytes, generation);
-    volume.write(offsetBytes, data, fua, done);
+    device.write(offsetBytes, data, fua, done);
   }
 
-  #flush(life: number): void {
-    const promised = this.ledger.beginFlush();
-    this.volume.flush((error) => {
-      if (life !== this.#starts) return;
-      this.#inFlight -= 1;
-      if (error !== null) this.faults.push(`a flush failed: ${error.message}`);
-      else promised();
+  /** What a flush of one volume promises, it promises for all: they share the journal. */
+  #flush(life: number, { device }: SimulatedVolume): void {
+    const promises = this.volumes.map(({ ledger }) => ledger.beginFlush());
+    device.flush((error) => {
+      if (this.#answered(life, 'flush', error)) for (const promised of promises) promised();
     });
   }
 
-  /** What it reads may be changing; it must be whole all the same. */
-  #read(life: number): void {
-    const sectors = this.volumeBytes / sectorSizeBytes;
-    const first = this.random.below(sectors - 256);
-    const bytes = Buffer.alloc(this.random.between(1, 256) * sectorSizeBytes);
-    this.volume.read(first * sectorSizeBytes, bytes, (error) => {
-      if (life !== this.#starts) return;
-      this.#inFlight -= 1;
-      if (error !== null) this.faults.push(`a read failed: ${error.message}`);
+  /** What it reads may be changing: it must be whole, and not older than what was acknowledged before. */
+  #read(life: number, { device, ledger, sizeBytes }: SimulatedVolume): void {
+    const blocks = this.random.between(1, 32);
+    const first = this.random.below(sizeBytes / blockSizeBytes - blocks);
+    const bytes = Buffer.alloc(blocks * blockSizeBytes);
+    const acknowledged = Array.from({ length: blocks }, (_, index) => ledger.acknowledged(first + index));
+    device.read(first * blockSizeBytes, bytes, (error) => {
+      if (!this.#answered(life, 'read', error)) return;
+      for (const [index, floor] of acknowledged.entries()) {
+        const found = bytes.subarray(index * blockSizeBytes, (index + 1) * blockSizeBytes);
+        const fault = ledger.verifyFrom(first + index, found, floor);
+        if (fault !== null) this.faults.push(`read under load, ${fault}`);
+      }
     });
   }
 }
+
+/** Far more than any work takes: beyond it, operations are stuck while timers go on. */
+const maxEventsOfWork = 300_000;
