@@ -104,8 +104,8 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   }
 
   capacity(): { totalBytes: number; freeBytes: number; usedBytes: number } {
-    const { totalBytes, freeBytes, liveBytes } = this.#env.replica.state();
-    return { totalBytes, freeBytes, usedBytes: liveBytes };
+    const { totalBytes, freeBytes, liveBytes, undrainedBytes } = this.#env.replica.state();
+    return { totalBytes, freeBytes, usedBytes: liveBytes + undrainedBytes };
   }
 
   journal(): { usedBytes: number; capacityBytes: number } {

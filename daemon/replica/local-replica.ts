@@ -210,15 +210,19 @@ export class LocalReplica implements Replica {
   /** The state of the whole copy, in bytes, and the drain's last error while it lasts. */
   state(): {
     journal: { usedBytes: number; capacityBytes: number };
+    /** Data that is in the journal only, or newer there. */
+    undrainedBytes: number;
     segmentBytes: number;
     liveBytes: number;
     totalBytes: number;
     freeBytes: number;
     drainFailure: WeftError | null;
   } {
-    const { usedBytes, capacityBytes } = this.#journal;
+    const { usedBytes, capacityBytes, index } = this.#journal;
+    const liveBlocks = index.volumeKeys().reduce((sum, volumeKey) => sum + index.liveBlocks(volumeKey), 0);
     return {
       journal: { usedBytes, capacityBytes },
+      undrainedBytes: liveBlocks * blockSizeBytes,
       ...this.#extents.totals(),
       ...this.#space.space,
       drainFailure: this.#drain.failure,
