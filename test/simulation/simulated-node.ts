@@ -89,9 +89,22 @@ export class SimulatedNode {
       journalCapacityBytes: journalFiles * journalFileBytes,
       reserveBytes: this.#options.reserveBytes ?? 0,
     });
-    this.replica = await this.clock.settle(open);
+    this.replica = await this.#unlessCrashed(open);
     for (const volume of this.volumes) volume.open(this.replica, this.#starts, this.#options.durability);
     for (const volume of this.volumes.filter((each) => each.isDoomed)) this.#destroy(volume);
+  }
+
+  /** A crash ends the waiting: else it would keep the clock going behind everybody's back, timers being without end. */
+  async #unlessCrashed<Result>(promise: Promise<Result>): Promise<Result> {
+    const { disk } = this;
+    let isSettled = false;
+    const note = () => {
+      isSettled = true;
+    };
+    promise.then(note, note);
+    await this.clock.run(() => isSettled || this.disk !== disk);
+    if (!isSettled) throw new Error('the node crashed while it started');
+    return promise;
   }
 
   /** Ends the daemon cleanly. */
