@@ -143,6 +143,16 @@ export class BlockIndex {
     return this.#volumes.get(volumeKey)?.dataBlocks ?? 0;
   }
 
+  /** Blocks of a volume the journal has a word on, zeros at the edges of unmapped ranges included. */
+  entries(volumeKey: number): number {
+    return this.#volumes.get(volumeKey)?.blocks.count ?? 0;
+  }
+
+  /** How many chunks of so many blocks those lie in. Goes over all of them: not for the hot path. */
+  touchedChunks(volumeKey: number, chunkBlocks: number): number {
+    return this.#volumes.get(volumeKey)?.blocks.countRuns(chunkBlocks) ?? 0;
+  }
+
   volumeKeys(): number[] {
     return [...this.#volumes.keys()];
   }

@@ -120,6 +120,19 @@ export class BlockMap {
     return found;
   }
 
+  /** How many runs of `length` blocks, each beginning at a multiple of it, have a block here. */
+  countRuns(length: number): number {
+    let runs = 0;
+    for (const block of this.#keys) {
+      if (block === empty) continue;
+      // The first one that is here counts for its run.
+      let before = block - 1;
+      while (before >= block - (block % length) && this.find(before) === -1) before -= 1;
+      if (before < block - (block % length)) runs += 1;
+    }
+    return runs;
+  }
+
   #home(block: number): number {
     const group = Math.floor(block / groupBlocks) | 0;
     const spread = Math.imul(group, 0x9e3779b1) >>> this.#shift;

@@ -12,6 +12,7 @@ import { ExtentStore } from '../extents/extent-store.ts';
 import type { MapStore } from '../extents/map-store.ts';
 import { type BlockRun, Journal } from '../journal/journal.ts';
 import { Drain } from './drain.ts';
+import { drainCostBytes } from './drain-cost.ts';
 import type { Done, Replica, VolumeIdentity, WriteOrder } from './replica.ts';
 import { SpaceGuard } from './space-guard.ts';
 
@@ -46,21 +47,21 @@ export class LocalReplica implements Replica {
   readonly #drain: Drain;
   readonly #log: ReplicaLog;
   /** Chunk sizes of the volumes that exist. */
-  readonly #chunkSizes = new Map<number, number>();
+  readonly #chunkSizes: Map<number, number>;
   #compacting: Promise<void> | null = null;
   #closed = false;
 
   /** Recovers the journal. Errors: CORRUPT, FORMAT_TOO_NEW, IO_ERROR: the start is refused, nothing is changed. */
   static async open(env: LocalReplicaEnv, options: LocalReplicaOptions): Promise<LocalReplica> {
     let notice: (() => void) | null = null;
-    const known = new Set(options.volumes.map((volume) => volume.volumeKey));
+    const chunkSizes = new Map(options.volumes.map((volume) => [volume.volumeKey, volume.chunkSizeBytes]));
     const extents = await ExtentStore.open({ disk: env.disk, maps: env.maps });
     const journal = await Journal.open(
       { ...env, log: (message, facts) => env.log.warn(facts, message) },
       {
         fileSizeBytes: options.journalFileBytes,
         capacityBytes: options.journalCapacityBytes,
-        keepVolume: (volumeKey) => known.has(volumeKey),
+        keepVolume: (volumeKey) => chunkSizes.has(volumeKey),
         // Writers may all be waiting for the journal by now, and none comes by to notice that it is full.
         onSealed: () => queueMicrotask(() => notice?.()),
       },
@@ -68,17 +69,17 @@ export class LocalReplica implements Replica {
     const space = await SpaceGuard.open({
       disk: env.disk,
       clock: env.clock,
-      undrainedBytes: () => journal.usedBytes,
+      drainCostBytes: (enoughBytes) => drainCostBytes(journal.index, chunkSizes, enoughBytes),
       ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),
     });
-    const replica = new LocalReplica(env, options.volumes, journal, extents, space);
+    const replica = new LocalReplica(env, chunkSizes, journal, extents, space);
     notice = () => replica.#drain.noticePressure();
     return replica;
   }
 
   private constructor(
     env: LocalReplicaEnv,
-    volumes: readonly VolumeIdentity[],
+    chunkSizes: Map<number, number>,
     journal: Journal,
     extents: ExtentStore,
     space: SpaceGuard,
@@ -87,7 +88,7 @@ export class LocalReplica implements Replica {
     this.#extents = extents;
     this.#space = space;
     this.#log = env.log;
-    for (const volume of volumes) this.add(volume);
+    this.#chunkSizes = chunkSizes;
     this.#drain = new Drain({
       journal,
       extents,
@@ -122,7 +123,8 @@ export class LocalReplica implements Replica {
     durable: boolean,
     done: Done,
   ): void {
-    const refusal = this.#space.admit(data.length) ?? this.#refusal(volume);
+    const refusal =
+      this.#refusal(volume) ?? this.#space.admit(offsetBytes, data.length, volume.chunkSizeBytes);
     if (refusal !== null) {
       queueMicrotask(() => done(refusal));
       return;

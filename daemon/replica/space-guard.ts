@@ -10,6 +10,7 @@ import { WeftError } from '../base/errors.ts';
 import { MiB, segmentSizeBytes } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
 import type { Disk } from '../env/disk.ts';
+import { chunksCostBytes } from './drain-cost.ts';
 
 /** Room the drain needs beside the data: one segment begun, the map's write-ahead log. */
 export const drainReserveBytes = 2 * segmentSizeBytes + 64 * MiB;
@@ -23,9 +24,9 @@ const askAgainMs = 500;
 export interface SpaceGuardEnv {
   disk: Disk;
   clock: Clock;
-  /** Bytes in the journal that are not stored in segments yet. */
-  undrainedBytes: () => number;
-  /** Bytes that preallocated journal files hold already: what is appended there takes no new room. */
+  /** See drain-cost.ts. */
+  drainCostBytes: (enoughBytes: number) => number;
+  /** Room kept free beside that; `drainReserveBytes` when not given. */
   reserveBytes?: number;
 }
 
@@ -33,9 +34,9 @@ export class SpaceGuard {
   readonly #env: SpaceGuardEnv;
   #freeBytes = 0;
   #totalBytes = 0;
-  /** In the journal when the free space was asked for. What is drained since takes as much of one as of the other. */
-  #undrainedBytes = 0;
-  /** Admitted since the free space was asked for. */
+  /** When the free space was asked for. What is drained since takes as much of one as of the other. */
+  #drainCostBytes = 0;
+  /** What draining the writes admitted since then will take. */
   #admittedBytes = 0;
   #asking: Promise<void> | null = null;
   #timer: Timer | null = null;
@@ -51,15 +52,20 @@ export class SpaceGuard {
     return guard;
   }
 
+  get #reserveBytes(): number {
+    return this.#env.reserveBytes ?? drainReserveBytes;
+  }
+
   get space(): { totalBytes: number; freeBytes: number } {
     return { totalBytes: this.#totalBytes, freeBytes: this.#freeBytes };
   }
 
   /** Null when there is room for the write, else the error to answer it with. */
-  admit(lengthBytes: number): WeftError | null {
-    const reserveBytes = this.#env.reserveBytes ?? drainReserveBytes;
-    // Drained twice at worst: a chunk is written whole for one block of it, and the old one goes later.
-    const neededBytes = this.#undrainedBytes + this.#admittedBytes + lengthBytes + reserveBytes;
+  admit(offsetBytes: number, lengthBytes: number, chunkSizeBytes: number): WeftError | null {
+    const firstChunk = Math.floor(offsetBytes / chunkSizeBytes);
+    const endChunk = Math.ceil((offsetBytes + lengthBytes) / chunkSizeBytes);
+    const costBytes = chunksCostBytes(endChunk - firstChunk, chunkSizeBytes);
+    const neededBytes = this.#drainCostBytes + this.#admittedBytes + costBytes + this.#reserveBytes;
     if (this.#timer === null) this.#askLater();
     if (neededBytes > this.#freeBytes) {
       if (this.#admittedBytes > 0) void this.ask().catch(() => {});
@@ -68,7 +74,7 @@ export class SpaceGuard {
         `the store is full (${this.#freeBytes} bytes free, ${neededBytes} needed): free space on its file system, or remove volumes and empty the trash`,
       );
     }
-    this.#admittedBytes += lengthBytes;
+    this.#admittedBytes += costBytes;
     if (this.#admittedBytes > askAgainBytes) void this.ask().catch(() => {});
     return null;
   }
@@ -88,17 +94,18 @@ export class SpaceGuard {
 
   async #ask(): Promise<void> {
     const admittedBefore = this.#admittedBytes;
-    const undrainedBytes = this.#env.undrainedBytes();
+    const enoughBytes = this.#freeBytes - this.#reserveBytes - 2 * askAgainBytes;
+    const drainCostBytes = this.#env.drainCostBytes(enoughBytes);
     const { totalBytes, freeBytes } = await this.#env.disk.space();
     this.#totalBytes = totalBytes;
     this.#freeBytes = freeBytes;
-    this.#undrainedBytes = undrainedBytes;
+    this.#drainCostBytes = drainCostBytes;
     this.#admittedBytes -= admittedBefore;
   }
 
   #isNearlyFull(): boolean {
-    const reserveBytes = this.#env.reserveBytes ?? drainReserveBytes;
-    return this.#undrainedBytes + this.#admittedBytes + reserveBytes + 2 * askAgainBytes > this.#freeBytes;
+    const neededBytes = this.#drainCostBytes + this.#admittedBytes + this.#reserveBytes;
+    return neededBytes + 2 * askAgainBytes > this.#freeBytes;
   }
 
   #askLater(): void {
