@@ -42,7 +42,8 @@ const pointPattern = /^( *)(not )?ok(?: \d+)?(?: -)?(?: (.*))?$/;
 function parsePoint(line: string): Point | undefined {
   const match = pointPattern.exec(line);
   if (match === null) return undefined;
-  const opensBlock = line.endsWith(' {');
+  // With its time: an assertion may be called '{'.
+  const opensBlock = /# time=[0-9.]+m?s \{$/.test(line);
   const text = opensBlock ? (match[3] ?? '').slice(0, -1) : (match[3] ?? '');
   const directive = /\s# (SKIP|TODO)\b *(.*)$/i.exec(` ${text}`);
   return {

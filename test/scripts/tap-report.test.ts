@@ -95,5 +95,12 @@ t.test('skips are counted as skips, and a file without a test as failed', async 
 
 t.test('bailing out is a failure, and so is a stream that was cut off', async (t) => {
   t.match(countTap(tap('ok 1 - one', 'Bail out! no disk')), { passed: 1, failed: 1 });
-  t.match(countTap(tap('ok 1 - test/a.test.ts {', '    ok 1 - one')), { passed: 1, failed: 1 });
+  t.match(countTap(tap('ok 1 - test/a.test.ts # time=2ms {', '    ok 1 - one')), { passed: 1, failed: 1 });
+});
+
+t.test('an assertion may be called like a brace', async (t) => {
+  const counts = countTap(
+    tap('# Subtest: test/a.test.ts', '    ok 1 - {', '    ok 2 - }', '    1..2', 'ok 1 - test/a.test.ts'),
+  );
+  t.match(counts, { passed: 2, failed: 0 });
 });
