@@ -61,7 +61,13 @@ async function open(
   const maps = await openFile(join(data.path, 'map.db'), (path) => SqliteMapStore.open(path));
   opened.push(() => maps.close());
   const replica = await LocalReplica.open(
-    { disk: new SystemDisk(data.path), maps, clock, random, log: log.child({ part: 'replica' }) },
+    {
+      stores: [{ disk: new SystemDisk(data.path), tier: 'hot' }],
+      maps,
+      clock,
+      random,
+      log: log.child({ part: 'replica' }),
+    },
     {
       volumes: await knownVolumes(store),
       journalCapacityBytes: config.journal.capacityBytes,

@@ -8,7 +8,7 @@
 import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes, segmentSizeBytes } from '../base/limits.ts';
-import type { Disk } from '../env/disk.ts';
+import type { Store } from '../env/store.ts';
 import { codecRaw } from '../format/segment-chunk.ts';
 import type { ReadDone } from './chunk-reads.ts';
 import { ChunkReads } from './chunk-reads.ts';
@@ -27,7 +27,8 @@ import { WriteTurns } from './write-turns.ts';
 export type { VolumeChunks } from './extent-map.ts';
 
 export interface ExtentStoreEnv {
-  disk: Disk;
+  /** At least one of them hot. */
+  stores: readonly Store[];
   /** Stays open when the store closes: it belongs to whoever made it. */
   maps: MapStore;
   log?: SegmentLog;
@@ -80,7 +81,7 @@ export class ExtentStore {
    */
   static async open(env: ExtentStoreEnv): Promise<ExtentStore> {
     const summary = await env.maps.summary();
-    const segments = await Segments.open(env.disk, env.log, summary.segments);
+    const segments = await Segments.open(env.stores, env.log, summary.segments);
     const limitPages = env.pageCacheLimitPages ?? pageCacheLimitPages;
     const map = new ExtentMap(env.maps, segments, summary, limitPages);
     return new ExtentStore(env, segments, map, summary.nextChunkId);

@@ -170,8 +170,8 @@ export class SegmentWriter {
         openFile(segment).sync((error) => (error ? reject(error) : resolve()));
       });
     });
-    if (appended.touched.some(({ previousBytes }) => previousBytes === 0)) {
-      work.push(this.segments.syncDirectory());
+    for (const { segment, previousBytes } of appended.touched) {
+      if (previousBytes === 0) work.push(this.segments.syncDirectory(segment));
     }
     // All are waited for, also when one fails: `undo` must not meet a sync in flight.
     for (const outcome of await Promise.allSettled(work)) {

@@ -1,11 +1,14 @@
 /**
- * The segment files of a store: which there are, how full, how much of them is live, who reads them.
+ * The segment files of a node's stores: which there are, how full, how much of them is live, who reads them.
  *
  * A segment is born when a writer begins it, sealed when it takes no more, and retired when nothing refers to
  * it: its file goes when the last reader has let go of it. Numbers are never used twice.
  */
+
+import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
-import type { Disk, DiskFile } from '../env/disk.ts';
+import type { DiskFile } from '../env/disk.ts';
+import type { Store } from '../env/store.ts';
 import { checkSegmentHeader, segmentHeaderBytes } from '../format/segment-chunk.ts';
 import type { MapSummary } from './map-store.ts';
 
@@ -24,6 +27,8 @@ export interface SegmentLog {
 
 export interface Segment {
   readonly segmentNumber: number;
+  /** Where its file is. */
+  readonly store: Store;
   /** Of the file, in bytes. */
   sizeBytes: number;
   /** Chunk records the map refers to, in bytes. */
@@ -42,7 +47,7 @@ export interface Segment {
 }
 
 export class Segments {
-  private readonly disk: Disk;
+  private readonly stores: readonly Store[];
   private readonly log: SegmentLog | undefined;
   private readonly segments = new Map<number, Segment>();
   private readonly opened = new Map<number, Segment>();
@@ -51,34 +56,39 @@ export class Segments {
 
   /** Compares the files with the map; removes files nothing refers to. CORRUPT when one is missing. */
   static async open(
-    disk: Disk,
+    stores: readonly Store[],
     log: SegmentLog | undefined,
     known: MapSummary['segments'],
   ): Promise<Segments> {
-    const segments = new Segments(disk, log);
-    await disk.makeDirectory(directory);
-    await disk.syncDirectory('.');
+    assert(
+      stores.some(({ tier }) => tier === 'hot'),
+      'new segments need a hot store',
+    );
+    const segments = new Segments(stores, log);
     const live = new Map(known.map(({ segmentNumber, liveBytes }) => [segmentNumber, liveBytes]));
-    const found = new Map<number, string>();
-    for (const name of await disk.list(directory)) {
-      const segmentNumber = numberOf(name);
-      if (segmentNumber === null) continue;
-      segments.nextNumber = Math.max(segments.nextNumber, segmentNumber + 1);
-      if (live.has(segmentNumber)) found.set(segmentNumber, name);
-      else await disk.remove(`${directory}/${name}`);
+    const found = new Map<number, Store>();
+    for (const store of stores) {
+      await store.disk.makeDirectory(directory);
+      for (const name of await store.disk.list(directory)) {
+        const segmentNumber = numberOf(name);
+        if (segmentNumber === null) continue;
+        segments.nextNumber = Math.max(segments.nextNumber, segmentNumber + 1);
+        if (live.has(segmentNumber)) found.set(segmentNumber, store);
+        else await store.disk.remove(`${directory}/${name}`);
+      }
     }
     const wanted = [...live];
     for (let first = 0; first < wanted.length; first += openingAtOnce) {
       const group = wanted.slice(first, first + openingAtOnce);
       await Promise.all(
-        group.map(([number, liveBytes]) => segments.adopt(number, liveBytes, found.has(number))),
+        group.map(([number, liveBytes]) => segments.adopt(number, liveBytes, found.get(number))),
       );
     }
     return segments;
   }
 
-  private constructor(disk: Disk, log: SegmentLog | undefined) {
-    this.disk = disk;
+  private constructor(stores: readonly Store[], log: SegmentLog | undefined) {
+    this.stores = stores;
     this.log = log;
   }
 
@@ -90,19 +100,21 @@ export class Segments {
     return this.segments.values();
   }
 
-  /** Begins a new file. The caller uses it from the start and writes the header page. */
+  /** Begins a new file, on the hot store with the most room. The caller uses it from the start and writes the header page. */
   async create(): Promise<Segment> {
-    const segment = newSegment(this.nextNumber++);
+    const store = await this.roomiest();
+    const segment = newSegment(this.nextNumber++, store);
     segment.users = 1;
-    segment.file = await this.disk.open(pathOf(segment.segmentNumber), 'create');
+    segment.file = await store.disk.open(pathOf(segment.segmentNumber), 'create');
     this.segments.set(segment.segmentNumber, segment);
     this.opened.set(segment.segmentNumber, segment);
     this.closeIdle();
     return segment;
   }
 
-  syncDirectory(): Promise<void> {
-    return this.disk.syncDirectory(directory);
+  /** The file's name survives power loss from then on. */
+  syncDirectory(segment: Segment): Promise<void> {
+    return segment.store.disk.syncDirectory(directory);
   }
 
   /**
@@ -148,15 +160,15 @@ export class Segments {
     await Promise.all(files.map((file) => file?.close()));
   }
 
-  private async adopt(segmentNumber: number, liveBytes: number, found: boolean): Promise<void> {
-    if (!found) {
+  private async adopt(segmentNumber: number, liveBytes: number, store: Store | undefined): Promise<void> {
+    if (store === undefined) {
       const holds = `${pathOf(segmentNumber)} holds ${liveBytes} bytes of volumes`;
       const missing = `segment ${segmentNumber} is missing: ${holds}`;
       const advice = 'Put the file back; Weft does not start without it.';
       throw new WeftError('CORRUPT', `${missing}. ${advice}`, { details: { segmentNumber } });
     }
-    const file = await this.disk.open(pathOf(segmentNumber), 'read');
-    const segment = newSegment(segmentNumber);
+    const file = await store.disk.open(pathOf(segmentNumber), 'read');
+    const segment = newSegment(segmentNumber, store);
     segment.sizeBytes = await file.size();
     await file.close();
     segment.liveBytes = liveBytes;
@@ -164,8 +176,16 @@ export class Segments {
     this.segments.set(segmentNumber, segment);
   }
 
+  private async roomiest(): Promise<Store> {
+    const hot = this.stores.filter(({ tier }) => tier === 'hot');
+    if (hot.length === 1) return hot[0]!;
+    const spaces = await Promise.all(hot.map(({ disk }) => disk.space()));
+    const most = Math.max(...spaces.map(({ freeBytes }) => freeBytes));
+    return hot[spaces.findIndex(({ freeBytes }) => freeBytes === most)]!;
+  }
+
   private async openFile(segment: Segment): Promise<void> {
-    const file = await this.disk.open(pathOf(segment.segmentNumber), 'read');
+    const file = await segment.store.disk.open(pathOf(segment.segmentNumber), 'read');
     try {
       checkSegmentHeader(await readHeader(file), segment.segmentNumber);
     } catch (error) {
@@ -197,7 +217,7 @@ export class Segments {
     const path = pathOf(segment.segmentNumber);
     this.end(
       segment,
-      this.closeFile(segment).then(() => this.disk.remove(path)),
+      this.closeFile(segment).then(() => segment.store.disk.remove(path)),
     );
   }
 
@@ -221,9 +241,10 @@ export class Segments {
   }
 }
 
-function newSegment(segmentNumber: number): Segment {
+function newSegment(segmentNumber: number, store: Store): Segment {
   return {
     segmentNumber,
+    store,
     sizeBytes: 0,
     liveBytes: 0,
     sealed: false,

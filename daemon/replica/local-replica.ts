@@ -6,8 +6,8 @@ import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
 import { blockSizeBytes, MiB } from '../base/limits.ts';
 import type { Clock } from '../env/clock.ts';
-import type { Disk } from '../env/disk.ts';
 import type { Random } from '../env/random.ts';
+import type { Store } from '../env/store.ts';
 import { ExtentStore } from '../extents/extent-store.ts';
 import type { MapStore } from '../extents/map-store.ts';
 import { type BlockRun, Journal } from '../journal/journal.ts';
@@ -23,7 +23,8 @@ export interface ReplicaLog {
 }
 
 export interface LocalReplicaEnv {
-  disk: Disk;
+  /** The first is hot, and holds the journal. */
+  stores: readonly Store[];
   /** Stays open when the replica closes. */
   maps: MapStore;
   clock: Clock;
@@ -55,9 +56,11 @@ export class LocalReplica implements Replica {
   static async open(env: LocalReplicaEnv, options: LocalReplicaOptions): Promise<LocalReplica> {
     let notice: (() => void) | null = null;
     const chunkSizes = new Map(options.volumes.map((volume) => [volume.volumeKey, volume.chunkSizeBytes]));
-    const extents = await ExtentStore.open({ disk: env.disk, maps: env.maps });
+    const [journalStore] = env.stores;
+    assert(journalStore?.tier === 'hot', 'the journal lives on a hot store');
+    const extents = await ExtentStore.open({ stores: env.stores, maps: env.maps });
     const journal = await Journal.open(
-      { ...env, log: (message, facts) => env.log.warn(facts, message) },
+      { ...env, disk: journalStore.disk, log: (message, facts) => env.log.warn(facts, message) },
       {
         fileSizeBytes: options.journalFileBytes,
         capacityBytes: options.journalCapacityBytes,
@@ -67,7 +70,7 @@ export class LocalReplica implements Replica {
       },
     );
     const space = await SpaceGuard.open({
-      disk: env.disk,
+      stores: env.stores,
       clock: env.clock,
       drainCostBytes: (enoughBytes) => drainCostBytes(journal.index, chunkSizes, enoughBytes),
       ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),

@@ -11,8 +11,8 @@ export interface VolumeIdentity {
 }
 
 /**
- * Who orders an operation and in which order: the owner's epoch, and a sequence that rises by one with every write
- * of a volume within the epoch. A replica refuses an epoch older than the newest it has seen (FENCED).
+ * Who orders an operation and in which order: the owner's epoch, and a sequence that rises by one with every change
+ * of the slice within the epoch. An operation lies within one slice. A replica refuses an epoch older than the newest it has seen (FENCED).
  */
 export interface WriteOrder {
   epoch: number;

@@ -9,7 +9,7 @@
 import { WeftError } from '../base/errors.ts';
 import { MiB, segmentSizeBytes } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
-import type { Disk } from '../env/disk.ts';
+import { type Store, spaceOf } from '../env/store.ts';
 import { chunksCostBytes } from './drain-cost.ts';
 
 /** Room the drain needs beside the data: one segment begun, the map's write-ahead log. */
@@ -22,7 +22,7 @@ const askAgainBytes = 32 * MiB;
 const askAgainMs = 500;
 
 export interface SpaceGuardEnv {
-  disk: Disk;
+  stores: readonly Store[];
   clock: Clock;
   /** See drain-cost.ts. */
   drainCostBytes: (enoughBytes: number) => number;
@@ -96,7 +96,7 @@ export class SpaceGuard {
     const admittedBefore = this.#admittedBytes;
     const enoughBytes = this.#freeBytes - this.#reserveBytes - 2 * askAgainBytes;
     const drainCostBytes = this.#env.drainCostBytes(enoughBytes);
-    const { totalBytes, freeBytes } = await this.#env.disk.space();
+    const { totalBytes, freeBytes } = await spaceOf(this.#env.stores);
     this.#totalBytes = totalBytes;
     this.#freeBytes = freeBytes;
     this.#drainCostBytes = drainCostBytes;

@@ -3,7 +3,8 @@
  *
  * Calls back exactly once, never synchronously. Offsets and lengths are multiples of the sector (512 bytes) and
  * inside the device; the caller checks (it answers LOGICAL BLOCK ADDRESS OUT OF RANGE), the device asserts.
- * Two operations that overlap and are in flight together are carried out in the order they were called in.
+ * Two changes that overlap and are in flight together are carried out in the order they were called in; a read in
+ * flight together with a change shows each block as before it or as after.
  */
 export interface BlockDevice {
   readonly sizeBytes: number;

@@ -1,5 +1,5 @@
 /**
- * An open volume: sectors in, whole blocks out, every operation numbered and sent to the replica.
+ * An open volume: sectors in, whole blocks out, every operation numbered within its slice and sent to the replica.
  *
  * Ordering. Replicas keep writes in the order they are called in, so aligned writes go straight through. A write that
  * covers part of a block must read the rest of it first, and nothing may change the block in between: it waits until
@@ -8,8 +8,8 @@
  */
 import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
-import { blockSizeBytes, sectorSizeBytes } from '../base/limits.ts';
-import type { Replica, VolumeIdentity } from '../replica/replica.ts';
+import { blockSizeBytes, sectorSizeBytes, sliceSizeBytes } from '../base/limits.ts';
+import type { Replica, VolumeIdentity, WriteOrder } from '../replica/replica.ts';
 import type { BlockDevice, BlockDone } from './block-device.ts';
 
 export interface VolumeOptions {
@@ -28,7 +28,8 @@ export class Volume implements BlockDevice {
   readonly #identity: VolumeIdentity;
   readonly #epoch: number;
   readonly #replica: Replica;
-  #sequence = 0;
+  /** The last sequence of each slice that was changed. */
+  readonly #sequences = new Map<number, number>();
   /** Changes handed to the replica and not answered yet. */
   #changesInFlight = 0;
   /** Changes that wait behind a read-modify-write, in the order they came. */
@@ -170,24 +171,51 @@ export class Volume implements BlockDevice {
 
   #write(offsetBytes: number, data: Buffer, durable: boolean, done: BlockDone): void {
     this.#changesInFlight++;
-    this.#replica.write(this.#identity, offsetBytes, data, this.#nextOrder(), durable, (error) => {
+    this.#replicate(offsetBytes, data, durable, (error) => {
       this.#changesInFlight--;
       done(error);
       this.#settle();
     });
+  }
+
+  /** Whole blocks, to the replicas of their slice; slices are placed, numbered and acknowledged each by itself. */
+  #replicate(offsetBytes: number, data: Buffer, durable: boolean, done: BlockDone): void {
+    const insideBytes = sliceSizeBytes - (offsetBytes % sliceSizeBytes);
+    if (data.length <= insideBytes) {
+      const order = this.#nextOrder(offsetBytes);
+      this.#replica.write(this.#identity, offsetBytes, data, order, durable, done);
+      return;
+    }
+    const whenBoth = afterAll(2, done);
+    this.#replicate(offsetBytes, data.subarray(0, insideBytes), durable, whenBoth);
+    this.#replicate(offsetBytes + insideBytes, data.subarray(insideBytes), durable, whenBoth);
   }
 
   #zero(offsetBytes: number, lengthBytes: number, durable: boolean, done: BlockDone): void {
     this.#changesInFlight++;
-    this.#replica.zero(this.#identity, offsetBytes, lengthBytes, this.#nextOrder(), durable, (error) => {
+    this.#replicateZeros(offsetBytes, lengthBytes, durable, (error) => {
       this.#changesInFlight--;
       done(error);
       this.#settle();
     });
   }
 
-  #nextOrder(): { epoch: number; sequence: number } {
-    return { epoch: this.#epoch, sequence: ++this.#sequence };
+  #replicateZeros(offsetBytes: number, lengthBytes: number, durable: boolean, done: BlockDone): void {
+    const endBytes = offsetBytes + lengthBytes;
+    const slices = Math.ceil(endBytes / sliceSizeBytes) - Math.floor(offsetBytes / sliceSizeBytes);
+    const whenAll = afterAll(slices, done);
+    for (let at = offsetBytes; at < endBytes; ) {
+      const end = Math.min(endBytes, at - (at % sliceSizeBytes) + sliceSizeBytes);
+      this.#replica.zero(this.#identity, at, end - at, this.#nextOrder(at), durable, whenAll);
+      at = end;
+    }
+  }
+
+  #nextOrder(offsetBytes: number): WriteOrder {
+    const slice = Math.floor(offsetBytes / sliceSizeBytes);
+    const sequence = (this.#sequences.get(slice) ?? 0) + 1;
+    this.#sequences.set(slice, sequence);
+    return { epoch: this.#epoch, sequence };
   }
 
   /** Reads the blocks at both ends, lays the data over them, writes whole blocks. */
@@ -197,7 +225,7 @@ export class Volume implements BlockDevice {
     this.#readEnds(start, offsetBytes, offsetBytes + data.length, blocks, (error) => {
       if (error !== null) return end(error);
       data.copy(blocks, offsetBytes - start);
-      this.#replica.write(this.#identity, start, blocks, this.#nextOrder(), durable, end);
+      this.#replicate(start, blocks, durable, end);
     });
   }
 
@@ -216,9 +244,7 @@ export class Volume implements BlockDevice {
         this.#writePartial(offsetBytes, Buffer.alloc(inside - offsetBytes), durable, next),
       );
     }
-    steps.push((next) =>
-      this.#replica.zero(this.#identity, inside, insideEnd - inside, this.#nextOrder(), durable, next),
-    );
+    steps.push((next) => this.#replicateZeros(inside, insideEnd - inside, durable, next));
     if (insideEnd < endBytes) {
       steps.push((next) => this.#writePartial(insideEnd, Buffer.alloc(endBytes - insideEnd), durable, next));
     }
@@ -242,6 +268,16 @@ export class Volume implements BlockDevice {
     if (!needFirst) return readLast(null);
     this.#replica.read(this.#identity, start, blocks.subarray(0, blockSizeBytes), readLast);
   }
+}
+
+/** Calls `done` once, when it has been called `count` times, with the first error. */
+function afterAll(count: number, done: BlockDone): BlockDone {
+  let [waiting, failure]: [number, Error | null] = [count, null];
+  return (error) => {
+    failure ??= error;
+    waiting -= 1;
+    if (waiting === 0) done(failure);
+  };
 }
 
 function refuse(done: BlockDone): void {

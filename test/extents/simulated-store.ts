@@ -48,7 +48,12 @@ export class SimulatedStore {
 
   async openStore(): Promise<void> {
     const log = { warn: (facts: object) => void this.warnings.push(facts) };
-    const open = ExtentStore.open({ disk: this.disk, maps: this.maps, log, ...this.knobs });
+    const open = ExtentStore.open({
+      stores: [{ disk: this.disk, tier: 'hot' }],
+      maps: this.maps,
+      log,
+      ...this.knobs,
+    });
     this.store = await this.clock.settle(open);
   }
 

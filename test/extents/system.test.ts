@@ -17,7 +17,11 @@ t.test('volumes come back from files, are compacted and deleted', async (t) => {
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const open = async () => {
     const maps = await SqliteMapStore.open(join(directory, 'extents.db'));
-    const store = await ExtentStore.open({ disk: new SystemDisk(directory), maps, segmentSizeBytes: MiB });
+    const store = await ExtentStore.open({
+      stores: [{ disk: new SystemDisk(directory), tier: 'hot' }],
+      maps,
+      segmentSizeBytes: MiB,
+    });
     return { maps, store };
   };
   let { maps, store } = await open();

@@ -77,7 +77,7 @@ export class SimulatedNode {
     this.#starts += 1;
     const journalFileBytes = this.#options.journalFileBytes ?? MiB;
     const env = {
-      disk: this.disk,
+      stores: [{ disk: this.disk, tier: 'hot' as const }],
       maps: this.#maps,
       clock: this.clock,
       random: this.random.fork(),

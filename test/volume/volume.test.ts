@@ -1,5 +1,5 @@
 import t from 'tap';
-import { blockSizeBytes, sectorSizeBytes } from '../../daemon/base/limits.ts';
+import { blockSizeBytes, sectorSizeBytes, sliceSizeBytes } from '../../daemon/base/limits.ts';
 import type { Done, Replica, VolumeIdentity, WriteOrder } from '../../daemon/replica/replica.ts';
 import { Volume } from '../../daemon/volume/volume.ts';
 
@@ -175,4 +175,53 @@ t.test('a closing volume finishes what is in flight and refuses what is new', as
   replica.answerAll();
   t.equal(await closed, true, 'closed after the write was answered');
   t.equal(replica.bytes.toString('latin1', 510, 514), 'aabb', 'the partial write behind it was done too');
+});
+
+t.test('what crosses a slice is split there, and each slice is numbered by itself', async (t) => {
+  const changes: { kind: string; offset: number; length: number; sequence: number }[] = [];
+  const replica = {
+    write: (
+      _v: VolumeIdentity,
+      offset: number,
+      data: Buffer,
+      { sequence }: WriteOrder,
+      _d: boolean,
+      done: Done,
+    ) => {
+      changes.push({ kind: 'write', offset, length: data.length, sequence });
+      queueMicrotask(() => done(null));
+    },
+    zero: (
+      _v: VolumeIdentity,
+      offset: number,
+      length: number,
+      { sequence }: WriteOrder,
+      _d: boolean,
+      done: Done,
+    ) => {
+      changes.push({ kind: 'zero', offset, length, sequence });
+      queueMicrotask(() => done(null));
+    },
+  } as unknown as Replica;
+  const identity = { volumeKey: 1, chunkSizeBytes: 16384 };
+  const volume = new Volume({
+    identity,
+    sizeBytes: 4 * sliceSizeBytes,
+    durability: 'flush',
+    epoch: 1,
+    replica,
+  });
+  const done = (run: (done: Done) => void) =>
+    new Promise<void>((resolve, reject) => run((error) => (error === null ? resolve() : reject(error))));
+  await done((end) => volume.write(0, Buffer.alloc(4096), false, end));
+  await done((end) => volume.write(sliceSizeBytes - 4096, Buffer.alloc(12288), false, end));
+  await done((end) => volume.unmap(sliceSizeBytes - 8192, sliceSizeBytes + 16384, false, end));
+  t.same(changes, [
+    { kind: 'write', offset: 0, length: 4096, sequence: 1 },
+    { kind: 'write', offset: sliceSizeBytes - 4096, length: 4096, sequence: 2 },
+    { kind: 'write', offset: sliceSizeBytes, length: 8192, sequence: 1 },
+    { kind: 'zero', offset: sliceSizeBytes - 8192, length: 8192, sequence: 3 },
+    { kind: 'zero', offset: sliceSizeBytes, length: sliceSizeBytes, sequence: 2 },
+    { kind: 'zero', offset: 2 * sliceSizeBytes, length: 8192, sequence: 1 },
+  ]);
 });
