@@ -12,8 +12,8 @@ const service = (volume: string) => `
     command: sh -c 'date >> /data/starts; sync; sleep 100000'
     volumes: ["${volume}:/data"]`;
 
-t.test('compose', async (t) => {
-  const fabric = await DockerFabric.start(t);
+t.test('compose, with the plugin set as the Nutanix one is', async (t) => {
+  const fabric = await DockerFabric.start(t, 'nutanix');
 
   /** A project of one service with the given file; each call of it runs docker-compose there. */
   async function project(t: Test, name: string, file: string) {

@@ -5,7 +5,7 @@ import { busyboxImage, importBusybox } from './docker-image.ts';
 import { eventually } from './eventually.ts';
 import { loopDevices, mountsBelow } from './leftovers.ts';
 import { PrivateDockerd } from './private-dockerd.ts';
-import { installPlugin, type WeftPlugin } from './weft-plugin.ts';
+import { installPlugin, type SettingNames, type WeftPlugin } from './weft-plugin.ts';
 import { WeftdProcess } from './weftd-process.ts';
 
 /** What is unmounted and detached is so when docker has answered, or a moment later. */
@@ -28,7 +28,7 @@ export class DockerFabric {
   }
 
   /** All of it is taken away when the test ends; of a failed test the logs are shown. */
-  static async start(t: Test): Promise<DockerFabric> {
+  static async start(t: Test, names: SettingNames = 'weft'): Promise<DockerFabric> {
     const weftd = await WeftdProcess.start();
     t.teardown(() => weftd.stop());
     const dockerd = await PrivateDockerd.start();
@@ -41,7 +41,7 @@ export class DockerFabric {
       }
       await dockerd.stop();
     });
-    const [, plugin] = await Promise.all([importBusybox(dockerd), installPlugin(dockerd, weftd)]);
+    const [, plugin] = await Promise.all([importBusybox(dockerd), installPlugin(dockerd, weftd, names)]);
     return new DockerFabric(weftd, dockerd, plugin, await weftd.client());
   }
 

@@ -14,7 +14,14 @@ const createLimitMs = 300_000;
 
 export const pluginName = 'weft';
 
-export async function installPlugin(dockerd: PrivateDockerd, weftd: WeftdProcess): Promise<WeftPlugin> {
+/** 'nutanix': the settings have the names the Nutanix plugin uses for them. */
+export type SettingNames = 'weft' | 'nutanix';
+
+export async function installPlugin(
+  dockerd: PrivateDockerd,
+  weftd: WeftdProcess,
+  names: SettingNames,
+): Promise<WeftPlugin> {
   await execa(resolve(root, 'scripts/build-plugin'), ['build/plugin'], { cwd: root, timeout: buildLimitMs });
   const created = await dockerd.run(
     'docker',
@@ -25,22 +32,32 @@ export async function installPlugin(dockerd: PrivateDockerd, weftd: WeftdProcess
   );
   if (created.exitCode !== 0) throw new Error(`docker plugin create: ${created.stderr}`);
   const { token } = await (await weftd.client()).createToken({ name: 'plugin', role: 'plugin' });
-  const settings = [`WEFT_URL=${weftd.url}`, `WEFT_TOKEN=${token}`, 'WEFT_LOG_LEVEL=debug'];
+  const settings = {
+    weft: [`WEFT_URL=${weftd.url}`, `WEFT_TOKEN=${token}`, 'WEFT_LOG_LEVEL=debug'],
+    nutanix: [
+      `PRISM_IP=${new URL(weftd.url).host}`,
+      'PRISM_USERNAME=plugin',
+      `PRISM_PASSWORD=${token}`,
+      `DATASERVICES_IP=${weftd.portal}`,
+      'DEFAULT_CONTAINER=default',
+    ],
+  }[names];
   await dockerd.docker('plugin', 'set', pluginName, ...settings);
   await dockerd.docker('plugin', 'enable', pluginName);
   const id = await dockerd.docker('plugin', 'inspect', '-f', '{{.Id}}', pluginName);
-  return new WeftPlugin(dockerd, id, weftd.url);
+  return new WeftPlugin(dockerd, id, settings[0]!);
 }
 
 export class WeftPlugin {
   readonly #dockerd: PrivateDockerd;
   readonly #id: string;
-  readonly #url: string;
+  readonly #setting: string;
 
-  constructor(dockerd: PrivateDockerd, id: string, url: string) {
+  /** `setting`: one of its environment that no other plugin's has. */
+  constructor(dockerd: PrivateDockerd, id: string, setting: string) {
     this.#dockerd = dockerd;
     this.#id = id;
-    this.#url = url;
+    this.#setting = setting;
   }
 
   /** Where the volumes are mounted, as the host sees it. */
@@ -50,7 +67,7 @@ export class WeftPlugin {
 
   /** Every process in it. This plugin's, and of no other on this machine: its environment names our weftd. */
   async processes(): Promise<Process[]> {
-    const mark = `\0WEFT_URL=${this.#url}\0`;
+    const mark = `\0${this.#setting}\0`;
     return (await processes()).filter(({ environment }) => `\0${environment}`.includes(mark));
   }
 
