@@ -9,7 +9,7 @@
  * is full, a disk fails) -> running. Nothing is lost in any of them: the journal keeps what is not stored.
  */
 import { assert } from '../base/assert.ts';
-import { asWeftError, type WeftError } from '../base/errors.ts';
+import { asWeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
 import type { ExtentStore } from '../extents/extent-store.ts';
@@ -57,8 +57,6 @@ export class Drain {
   #retryTimer: Timer | null = null;
   #writtenSinceIdle = false;
   #closed = false;
-  /** The last error, until a drain succeeds; shown by the status. */
-  failure: WeftError | null = null;
   /** One room for the chunks of a batch, reused: fresh memory of this size costs more than filling it. */
   #room: Buffer | null = null;
   #roomUsed = 0;
@@ -148,12 +146,8 @@ export class Drain {
   #run(untilFraction: number): Promise<void> {
     assert(this.#running === null, 'one drain at a time');
     const run = this.#drainFiles(untilFraction)
-      .then(() => {
-        this.failure = null;
-      })
       .catch((error) => {
-        this.failure = asWeftError(error);
-        throw this.failure;
+        throw asWeftError(error);
       })
       .finally(() => {
         this.#running = null;

@@ -212,7 +212,7 @@ export class LocalReplica implements Replica {
     return chunks * volume.chunkSizeBytes + this.#journal.index.liveBlocks(volume.volumeKey) * blockSizeBytes;
   }
 
-  /** The state of the whole copy, in bytes, and the drain's last error while it lasts. */
+  /** The state of the whole copy, in bytes. */
   state(): {
     journal: { usedBytes: number; capacityBytes: number };
     /** Data that is in the journal only, or newer there. */
@@ -221,7 +221,6 @@ export class LocalReplica implements Replica {
     liveBytes: number;
     totalBytes: number;
     freeBytes: number;
-    drainFailure: WeftError | null;
   } {
     const { usedBytes, capacityBytes, index } = this.#journal;
     const liveBlocks = index.volumeKeys().reduce((sum, volumeKey) => sum + index.liveBlocks(volumeKey), 0);
@@ -230,7 +229,6 @@ export class LocalReplica implements Replica {
       undrainedBytes: liveBlocks * blockSizeBytes,
       ...this.#extents.totals(),
       ...this.#space.space,
-      drainFailure: this.#drain.failure,
     };
   }
 
