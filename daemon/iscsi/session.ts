@@ -9,6 +9,7 @@
 import { assert } from '../base/assert.ts';
 import { MiB } from '../base/limits.ts';
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
+import { portalGroupTag } from './login.ts';
 import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
@@ -312,9 +313,8 @@ export class Session {
     if (task.pdu.attribute === TaskAttribute.ordered) this.isOrderedRunning = true;
     const { lun, cdb } = task.pdu;
     const dataOut = task.buffer ?? noData;
-    target.device.execute({ lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus }, (reply) =>
-      this.executed(task, reply),
-    );
+    const command = { lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus, port: portalGroupTag };
+    target.device.execute(command, (reply) => this.executed(task, reply));
   }
 
   private executed(task: Task, reply: ScsiReply): void {

@@ -23,6 +23,8 @@ export interface ScsiCommand {
   expectedInBytes: number;
   /** The I_T nexus: initiator name, ISID and target portal group in one string. */
   nexus: string;
+  /** RELATIVE TARGET PORT IDENTIFIER (SPC-4 7.8.6.2.4) of the port it came in at, from 1. */
+  port: number;
 }
 
 export interface ScsiReply {

@@ -18,6 +18,13 @@ import { type TargetFacts, Task } from './task.ts';
 export interface DeviceServerOptions {
   /** Logical units by their number. The map may change while commands arrive. */
   units: Map<number, LogicalUnit>;
+  /** The relative target port identifiers the target is reached at now; port 1 alone when not given. */
+  ports?: () => readonly number[];
+  /**
+   * Ends the tasks a nexus has with a logical unit, for whoever preempts it (SPC-4 5.13.11.2.6); calls back when none
+   * of them has effects any more. Without it, commands in flight are waited for.
+   */
+  abortTasks?: (nexus: string, lun: Buffer, done: () => void) => void;
 }
 
 export class DeviceServer {
@@ -27,7 +34,12 @@ export class DeviceServer {
   constructor(options: DeviceServerOptions) {
     for (const number of options.units.keys()) assert(number >= 0 && number <= maxLun, 'a LUN has 14 bits');
     this.#units = options.units;
-    this.#facts = { commands, lunNumbers: () => [...this.#units.keys()].sort((a, b) => a - b) };
+    this.#facts = {
+      commands,
+      lunNumbers: () => [...this.#units.keys()].sort((a, b) => a - b),
+      ports: options.ports ?? (() => [1]),
+      abortTasks: options.abortTasks ?? null,
+    };
   }
 
   /** Carries a command out. `done` is called exactly once, possibly before this returns. */

@@ -27,6 +27,10 @@ export interface TargetFacts {
   readonly commands: readonly CommandEntry[];
   /** Numbers of the logical units, in order. */
   lunNumbers(): number[];
+  /** Relative target port identifiers, in order. */
+  ports(): readonly number[];
+  /** See DeviceServerOptions.abortTasks. */
+  readonly abortTasks: ((nexus: string, lun: Buffer, done: () => void) => void) | null;
 }
 
 const noData: readonly Buffer[] = [];

@@ -171,7 +171,7 @@ t.test('random commands never throw and always reply once', async (t) => {
       for (let byte = 0; byte < Math.min(32, dataOut.length); byte += 1)
         dataOut[byte] = random(3) ? 0 : random(256);
       const lun = random(50) === 0 ? encodeLun(random(400)) : encodeLun(0);
-      const command = { lun, cdb, dataOut, expectedInBytes: random(8192), nexus: `n${random(3)}` };
+      const command = { lun, cdb, dataOut, expectedInBytes: random(8192), nexus: `n${random(3)}`, port: 1 };
       replies[index] = 0;
       server.execute(command, (reply: ScsiReply) => {
         replies[index]! += 1;

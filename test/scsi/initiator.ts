@@ -56,7 +56,8 @@ export class Initiator {
     const bytes = typeof cdb === 'string' ? Buffer.from(cdb.replaceAll(' ', ''), 'hex') : cdb;
     const { dataOut = Buffer.alloc(0), expectedInBytes = 1 << 24, lun = lunZero } = options;
     return new Promise((resolve) => {
-      const command = { lun, cdb: Buffer.concat([bytes], 16), dataOut, expectedInBytes, nexus: this.nexus };
+      const cdb = Buffer.concat([bytes], 16);
+      const command = { lun, cdb, dataOut, expectedInBytes, nexus: this.nexus, port: 1 };
       this.#server.execute(command, resolve);
     });
   }
