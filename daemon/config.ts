@@ -24,8 +24,9 @@ export interface HostPort {
 export interface Config {
   dataDirectory: string;
   api: HostPort;
-  iscsi: HostPort;
-  /** Portals told to initiators, HOST:PORT; empty: the address weftd listens on. */
+  /** In the order of their portal group tags. */
+  iscsi: HostPort[];
+  /** Portals told to initiators, HOST:PORT; empty: the addresses weftd listens on. */
   iscsiAdvertise: string[];
   nodeName: string;
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
@@ -47,6 +48,8 @@ interface Key {
 const minJournalFileBytes = 16 * MiB;
 const maxJournalFileBytes = GiB;
 const maxJournalBytes = TiB;
+/** Listening addresses; discovery tells all of them for every target. */
+const maxPortals = 16;
 
 const keys = {
   data: {
@@ -65,17 +68,18 @@ const keys = {
     meaning: 'where the REST API listens',
   },
   iscsi: {
-    schema: hostPortSchema(),
+    schema: portalsSchema(),
     fallback: '127.0.0.1:3260',
-    allowed: 'HOST:PORT, an IPv6 address in brackets, port 0 for any free one',
-    meaning: 'where the iSCSI target listens',
+    allowed: `HOST:PORT, up to ${maxPortals} separated by commas, an IPv6 address in brackets, port 0 for any free one`,
+    meaning: 'where the iSCSI target listens; each address is a target port, numbered from 1 in this order',
   },
   'iscsi.advertise': {
-    schema: listSchema(),
+    schema: advertiseSchema(),
     fallback: [],
     allowed: 'HOST:PORT, several separated by commas',
     meaning:
-      "the portals told to initiators instead of the listening address, or of all the machine's for 0.0.0.0",
+      "the portals told to initiators instead of the listening addresses, or of all the machine's for 0.0.0.0; one " +
+      'for each listening address, in the same order, or any number for one',
   },
   'node.name': {
     schema: z.string().regex(namePattern),
@@ -153,6 +157,7 @@ function checked(found: Map<KeyName, Found>): Config {
     logLevel: value('log.level'),
     journal: { capacityBytes: value('journal.capacity'), fileSizeBytes: value('journal.fileSize') },
   };
+  checkAdvertised(config);
   const { capacityBytes, fileSizeBytes } = config.journal;
   if (fileSizeBytes * 2 > capacityBytes) {
     const files = `journal.fileSize: ${formatSize(fileSizeBytes)}`;
@@ -163,6 +168,16 @@ function checked(found: Map<KeyName, Found>): Config {
     );
   }
   return config;
+}
+
+function checkAdvertised({ iscsi, iscsiAdvertise }: Config): void {
+  if (iscsi.length === 1 || iscsiAdvertise.length === 0 || iscsiAdvertise.length === iscsi.length) return;
+  throw invalid(
+    `iscsi.advertise: has ${iscsiAdvertise.length} entries for ${iscsi.length} listening addresses; ` +
+      'give one for each, in the same order, so that initiators know which leads to which',
+    'iscsi.advertise',
+    iscsiAdvertise,
+  );
 }
 
 function readFlags(args: string[]): {
@@ -319,15 +334,28 @@ function hostPortSchema(): z.ZodType<HostPort> {
 }
 
 /** A list in the file, text with commas elsewhere. */
-function listSchema(): z.ZodType<string[]> {
+function listSchema() {
   const split = z.string().transform((text) =>
     text
       .split(',')
       .map((entry) => entry.trim())
       .filter(Boolean),
   );
+  return z.union([z.array(z.string()), split]);
+}
+
+function advertiseSchema(): z.ZodType<string[]> {
   const announced = (entry: string) => (parseHostPort(entry)?.port ?? 0) > 0;
-  return z.union([z.array(z.string()), split]).refine((entries) => entries.every(announced));
+  return listSchema().refine((entries) => entries.every(announced));
+}
+
+function portalsSchema(): z.ZodType<HostPort[]> {
+  return listSchema().transform((entries, context) => {
+    const parsed = entries.map(parseHostPort).filter((entry) => entry !== null);
+    const isGood = parsed.length === entries.length && parsed.length > 0 && parsed.length <= maxPortals;
+    if (!isGood) context.addIssue('not a list of HOST:PORT');
+    return isGood ? parsed : z.NEVER;
+  });
 }
 
 function sizeSchema(minBytes: number, maxBytes: number): z.ZodType<number> {

@@ -12,13 +12,14 @@ import { volumeRecordSchema } from './control/documents.ts';
 import { openSqliteControlStore } from './control/sqlite-control-store.ts';
 import { systemClock } from './env/clock.ts';
 import { openDataDirectory } from './env/data-directory.ts';
-import { reachableHosts, systemNetwork } from './env/network.ts';
+import { systemNetwork } from './env/network.ts';
 import { systemRandom } from './env/random.ts';
 import { SystemDisk } from './env/system-disk.ts';
 import { SqliteMapStore } from './extents/sqlite-map-store.ts';
 import { Portal } from './iscsi/portal.ts';
 import { LocalReplica } from './replica/local-replica.ts';
 import type { VolumeIdentity } from './replica/replica.ts';
+import { toldPortals } from './told-portals.ts';
 import { VolumeTargets } from './volume-targets.ts';
 
 /** How long initiators have to log out by themselves when the daemon is told to end, in ms. */
@@ -27,7 +28,8 @@ const logoutGraceMs = 2_000;
 export interface RunningNode {
   id: string;
   api: HostPort;
-  iscsi: HostPort;
+  /** In the order of their portal group tags. */
+  iscsi: HostPort[];
   /** Ends cleanly: no new work, what is under way finishes, everything acknowledged is made durable. */
   stop(): Promise<void>;
 }
@@ -79,7 +81,6 @@ async function open(
   const targets = new VolumeTargets({
     replica,
     epoch: data.label.starts,
-    advertised: config.iscsiAdvertise,
     admit: (volume, initiator) => catalog.volumes.admit(volume, initiator),
   });
   opened.push(() => targets.close());
@@ -91,7 +92,6 @@ async function open(
   const tokenFile = await ensureAdminToken(data.path, catalog.tokens);
 
   // Only now, with every volume served: an initiator that finds its target missing gives up for good.
-  const { host } = config.iscsi;
   const environment = {
     network: systemNetwork,
     clock,
@@ -99,17 +99,13 @@ async function open(
     directory: targets,
     log: log.child({ part: 'iscsi' }),
   };
-  const portal = await Portal.open(environment, host, config.iscsi.port).catch((cause) => {
+  const portal = await Portal.open(environment, config.iscsi).catch((cause) => {
     const { code, message, details } = asWeftError(cause);
-    throw new WeftError(code, `iSCSI: ${message}; choose another --iscsi HOST:PORT`, { cause, details });
+    throw new WeftError(code, `iSCSI: ${message}; choose other addresses for --iscsi`, { cause, details });
   });
   opened.push(() => portal.close({ drainMs: logoutGraceMs }));
-  const iscsi = { host, port: portal.port };
-  const hosts = reachableHosts(host, networkInterfaces());
-  targets.attachPortal(
-    portal,
-    hosts.map((host) => `${host.includes(':') ? `[${host}]` : host}:${portal.port}`),
-  );
+  const iscsi = portal.listensAt;
+  targets.attachPortal(portal, toldPortals(iscsi, config.iscsiAdvertise, networkInterfaces()));
 
   const node = { id: data.label.nodeId, name: config.nodeName, version, startedAt, state: () => state };
   const server = createApiServer({ catalog, clock, node }, log.child({ part: 'api' }));

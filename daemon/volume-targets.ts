@@ -6,7 +6,7 @@ import { assert } from './base/assert.ts';
 import { iqnOf, type VolumeRecord } from './control/documents.ts';
 import type { VolumeHost, VolumeSession } from './control/volume-host.ts';
 import type { Portal } from './iscsi/portal.ts';
-import type { TargetDirectory, TargetEntry } from './iscsi/target-directory.ts';
+import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
 import { DeviceServer } from './scsi/device-server.ts';
 import { LogicalUnit } from './scsi/logical-unit.ts';
@@ -23,8 +23,6 @@ export interface VolumeTargetsEnv {
   replica: LocalReplica;
   /** Carried by every operation: the start this is of the node. */
   epoch: number;
-  /** The portals told to initiators; empty: the address the portal listens on. */
-  advertised: readonly string[];
   /** Null when the initiator may use the volume now, else the reason. */
   admit: (volume: VolumeRecord, initiator: string) => string | null;
 }
@@ -33,20 +31,20 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   readonly #env: VolumeTargetsEnv;
   readonly #served = new Map<string, Served>();
   #portal: Portal | null = null;
-  #listensOn: readonly string[] = [];
+  #toldPortals: readonly TargetPortal[] = [];
 
   constructor(env: VolumeTargetsEnv) {
     this.#env = env;
   }
 
-  /** The portal in front; until it is there, nobody is logged in. `listensOn`: each HOST:PORT it is reached at. */
-  attachPortal(portal: Portal, listensOn: readonly string[]): void {
+  /** The portal in front; until it is there, nobody is logged in. `told`: what initiators hear of it. */
+  attachPortal(portal: Portal, told: readonly TargetPortal[]): void {
     this.#portal = portal;
-    this.#listensOn = listensOn;
+    this.#toldPortals = told;
   }
 
   portals(): string[] {
-    return [...(this.#env.advertised.length > 0 ? this.#env.advertised : this.#listensOn)];
+    return this.#toldPortals.map(({ address }) => address);
   }
 
   serve(record: VolumeRecord): void {
@@ -58,7 +56,10 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     const { epoch, replica } = this.#env;
     const volume = new Volume({ identity, sizeBytes, durability, epoch, replica });
     const unit = new LogicalUnit({ device: volume, identity: { uuid: record.id } });
-    const device = new DeviceServer({ units: new Map([[0, unit]]) });
+    const device = new DeviceServer({
+      units: new Map([[0, unit]]),
+      ports: () => this.#portal?.targetPorts() ?? [1],
+    });
     const admit = (initiator: string): string | null => this.#env.admit(record, initiator);
     this.#served.set(iqn, {
       volume,
@@ -117,9 +118,9 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   }
 
   /** Discovery shows an initiator what it may log in to: names of other people's volumes are none of its business. */
-  list(initiator: string): { iqn: string; portals: string[] }[] {
+  list(initiator: string): { iqn: string; portals: readonly TargetPortal[] }[] {
     const admitted = [...this.#served.values()].filter(({ entry }) => entry.admit(initiator) === null);
-    return admitted.map(({ entry }) => ({ iqn: entry.iqn, portals: this.portals() }));
+    return admitted.map(({ entry }) => ({ iqn: entry.iqn, portals: this.#toldPortals }));
   }
 
   /** Refuses new operations and waits for those in flight. */

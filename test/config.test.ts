@@ -22,7 +22,7 @@ t.test('a data directory is all that must be said; the rest listens on loopback'
   t.equal(defaults.dataDirectory, resolve('some/where'));
   t.match(defaults, {
     api: { host: '127.0.0.1', port: 7480 },
-    iscsi: { host: '127.0.0.1', port: 3260 },
+    iscsi: [{ host: '127.0.0.1', port: 3260 }],
     iscsiAdvertise: [],
     logLevel: 'info',
     journal: { capacityBytes: 2_147_483_648, fileSizeBytes: 67_108_864 },
@@ -37,7 +37,7 @@ t.test('flags win over the environment, and that over the file', async (t) => {
   t.equal(merged.dataDirectory, '/file');
   t.equal(merged.nodeName, 'file');
   t.strictSame(merged.api, { host: '2.2.2.2', port: 2 });
-  t.strictSame(merged.iscsi, { host: '::1', port: 3 });
+  t.strictSame(merged.iscsi, [{ host: '::1', port: 3 }]);
   t.equal(config(['--config', file({ data: '/other' })], environment).dataDirectory, '/other');
 });
 
@@ -68,6 +68,17 @@ t.test('every key can be given in every place', async (t) => {
   t.match(config(['--config', file(document)]), expected);
 });
 
+t.test('several addresses for iSCSI keep their order, in every place', async (t) => {
+  const two = [
+    { host: '10.0.0.1', port: 3260 },
+    { host: '::1', port: 3261 },
+  ];
+  t.strictSame(config(['--data', '/d', '--iscsi', '10.0.0.1:3260,[::1]:3261']).iscsi, two);
+  t.strictSame(config(['--config', file({ data: '/d', iscsi: ['10.0.0.1:3260', '[::1]:3261'] })]).iscsi, two);
+  const advertised = ['--iscsi', '0.0.0.0:1,0.0.0.0:2', '--iscsi-advertise', 'a:1,b:2'];
+  t.strictSame(config(['--data', '/d', ...advertised]).iscsiAdvertise, ['a:1', 'b:2']);
+});
+
 t.test('what is wrong is refused, naming the key, what was found and what is allowed', async (t) => {
   const wrong: [string[], Record<string, string>, RegExp][] = [
     [[], {}, /^data is not set; give --data/],
@@ -78,6 +89,14 @@ t.test('what is wrong is refused, naming the key, what was found and what is all
     [['--data', '/d'], { WEFTD_ISCSI: 'x' }, /^iscsi: "x" \(from the variable WEFTD_ISCSI\)/],
     [['--data', '/d'], { WEFTD_ISCSI_ADVERTISE: '10.0.0.1' }, /^iscsi\.advertise: "10\.0\.0\.1"/],
     [['--data', '/d'], { WEFTD_ISCSI_ADVERTISE: '10.0.0.1:0' }, /^iscsi\.advertise: /],
+    [['--data', '/d', '--iscsi', ''], {}, /^iscsi: ""/],
+    [['--data', '/d', '--iscsi', '1.1.1.1:1,1.1.1.1'], {}, /^iscsi: .*HOST:PORT, up to 16/],
+    [['--data', '/d', '--iscsi', Array(17).fill('1.1.1.1:1').join()], {}, /^iscsi: /],
+    [
+      ['--data', '/d', '--iscsi', 'a:1,b:2', '--iscsi-advertise', 'c:1,d:2,e:3'],
+      {},
+      /^iscsi\.advertise: has 3 entries for 2 listening addresses; give one for each/,
+    ],
     [['--data', '/d'], { WEFTD_APl: '1.1.1.1:1' }, /^WEFTD_APl is no variable.*WEFTD_API/],
     [['--data', '/d', '--node-name', 'a b'], {}, /^node\.name: "a b"/],
     [['--data', '/d', '--log-level', 'loud'], {}, /^log\.level: "loud".*debug/],

@@ -55,6 +55,8 @@ export interface ConnectionEnvironment {
   readonly random: Random;
   readonly directory: TargetDirectory;
   readonly times: ConnectionTimes;
+  /** Of the portal it came in at. */
+  readonly portalGroupTag: number;
   /** Makes the session of a finished login; calls back, perhaps later, with it or with the status of a refusal. */
   startSession(
     connection: TargetConnection,
@@ -90,7 +92,7 @@ export class TargetConnection implements Receiver, PduSink {
       dataDigest: false,
       maxDataBytes: loginMaxDataBytes,
     });
-    this.login = new Login(environment.directory, environment.random);
+    this.login = new Login(environment.directory, environment.random, environment.portalGroupTag);
     this.timer = environment.clock.after(environment.times.loginTimeoutMs, () => {
       this.disconnect('the login took too long');
     });

@@ -40,9 +40,6 @@ export const LoginStatus = {
   outOfResources: 0x0302,
 } as const;
 
-/** The one portal group of a fabric's node (§13.9). */
-export const portalGroupTag = 1;
-
 const stageSecurity = 0;
 const stageOperational = 1;
 const stageFullFeature = 3;
@@ -77,6 +74,7 @@ export type LoginOutcome =
 export class Login {
   private readonly directory: TargetDirectory;
   private readonly random: Random;
+  private readonly portalGroupTag: number;
   private readonly parameters = defaultParameters();
   private readonly seenKeys = new Set<string>();
   private first: LoginRequestPdu | null = null;
@@ -89,9 +87,11 @@ export class Login {
   private method: 'none' | 'chap' | null = null;
   private hasDeclared = false;
 
-  constructor(directory: TargetDirectory, random: Random) {
+  /** `portalGroupTag`: of the portal it came in at (§13.9). */
+  constructor(directory: TargetDirectory, random: Random, portalGroupTag: number) {
     this.directory = directory;
     this.random = random;
+    this.portalGroupTag = portalGroupTag;
   }
 
   next(request: LoginRequestPdu, data: Buffer): LoginOutcome {
@@ -152,7 +152,7 @@ export class Login {
     const answers: KeyPair[] = [];
     if (isFirst && this.target !== null) {
       if (this.target.alias !== undefined) answers.push(['TargetAlias', this.target.alias]);
-      answers.push(['TargetPortalGroupTag', String(portalGroupTag)]);
+      answers.push(['TargetPortalGroupTag', String(this.portalGroupTag)]);
     }
     const flaw =
       this.stage === stageSecurity ? this.authenticate(request, keys, answers) : this.checkUnauthenticated();

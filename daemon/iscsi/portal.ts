@@ -1,12 +1,15 @@
 /**
- * The address initiators reach the node at: accepts connections within limits, keeps the sessions, and ends them.
+ * The addresses initiators reach the node at: accepts connections within limits, keeps the sessions, and ends them.
+ *
+ * Each listening address is one target port: its position, from 1, is its portal group tag (a session has one
+ * connection, so no group needs more than one address) and its relative target port identifier (SPC-4 7.8.6.2.4).
  */
 import type { Clock } from '../env/clock.ts';
 import type { Connection, Listener, Network, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
 import { type ConnectionTimes, defaultTimes, TargetConnection } from './connection.ts';
-import { type LoginResult, LoginStatus, portalGroupTag } from './login.ts';
-import { Session } from './session.ts';
+import { type LoginResult, LoginStatus } from './login.ts';
+import { Session, type SessionIdentity } from './session.ts';
 import type { TargetDirectory } from './target-directory.ts';
 import { TextExchange } from './text.ts';
 import { TransferBuffers } from './transfer-buffers.ts';
@@ -44,6 +47,12 @@ export interface PortalSession {
   sinceMs: number;
 }
 
+export interface ListenAddress {
+  host: string;
+  /** 0: any free one. */
+  port: number;
+}
+
 interface Entry {
   session: Session;
   connection: TargetConnection;
@@ -58,7 +67,8 @@ export class Portal {
   private readonly entries = new Set<Entry>();
   /** Sessions whose last commands still run, and live ones: what a new login has to wait for, by nexus and target. */
   private readonly byNexus = new Map<string, Session>();
-  private listener: Listener | null = null;
+  /** In the order of their portal group tags. */
+  private readonly listeners: Listener[] = [];
   private nextTsih = 1;
   private isClosing = false;
 
@@ -68,15 +78,29 @@ export class Portal {
     this.pool = new TransferBuffers(environment.maxTransferMemoryBytes);
   }
 
-  /** Listens; fails with UNAVAILABLE when the address cannot be had. */
-  static async open(environment: PortalEnvironment, host: string, port: number): Promise<Portal> {
+  /** Listens; fails with UNAVAILABLE when an address cannot be had. */
+  static async open(environment: PortalEnvironment, addresses: readonly ListenAddress[]): Promise<Portal> {
     const portal = new Portal(environment);
-    portal.listener = await environment.network.listen(host, port, (connection) => portal.accept(connection));
+    try {
+      for (const [index, { host, port }] of addresses.entries()) {
+        const accept = (connection: Connection) => portal.accept(connection, index + 1);
+        portal.listeners.push(await environment.network.listen(host, port, accept));
+      }
+    } catch (error) {
+      await portal.close({ drainMs: 0 });
+      throw error;
+    }
     return portal;
   }
 
-  get port(): number {
-    return this.listener?.port ?? 0;
+  /** Where it listens, in the order of the portal group tags. */
+  get listensAt(): ListenAddress[] {
+    return this.listeners.map(({ host, port }) => ({ host, port }));
+  }
+
+  /** The relative target port identifiers, which are the portal group tags. */
+  targetPorts(): number[] {
+    return this.listeners.map((_, index) => index + 1);
   }
 
   /** Data-out buffers in use, in bytes. */
@@ -127,7 +151,7 @@ export class Portal {
    */
   async close(options: { drainMs: number }): Promise<void> {
     this.isClosing = true;
-    const listenerClosed = this.listener?.close();
+    const listenersClosed = Promise.all(this.listeners.map((listener) => listener.close()));
     for (const connection of this.connections) {
       const isNormal = connection.session !== null && connection.session.identity.target !== null;
       if (!isNormal || options.drainMs === 0) connection.disconnect('the daemon ends');
@@ -137,7 +161,7 @@ export class Portal {
     for (const connection of [...this.connections]) connection.disconnect('the daemon ends');
     await this.until(() => this.connections.size === 0 && this.byNexus.size === 0, settleTimeoutMs);
     for (const connection of [...this.connections]) connection.destroy();
-    await listenerClosed;
+    await listenersClosed;
   }
 
   private readonly waiting = new Set<() => void>();
@@ -165,7 +189,7 @@ export class Portal {
     for (const look of [...this.waiting]) look();
   }
 
-  private accept(wire: Connection): Receiver | null {
+  private accept(wire: Connection, portalGroupTag: number): Receiver | null {
     const { maxConnections = defaultMaxConnections, maxLogins = defaultMaxLogins } = this.environment;
     let logins = 0;
     if (this.connections.size >= maxLogins) {
@@ -181,7 +205,8 @@ export class Portal {
       random,
       directory,
       times: this.times,
-      startSession: (of, result, statSn, done) => this.startSession(of, result, statSn, done),
+      portalGroupTag,
+      startSession: (of, result, statSn, done) => this.startSession(of, portalGroupTag, result, statSn, done),
       loggedIn: (of) => this.loggedIn(of),
       loginRefused: (of, status, reason) =>
         this.environment.log?.warn(
@@ -196,6 +221,7 @@ export class Portal {
 
   private startSession(
     connection: TargetConnection,
+    portalGroupTag: number,
     result: LoginResult,
     statSn: number,
     done: (started: { session: Session; tsih: number } | { status: number; reason: string }) => void,
@@ -204,10 +230,12 @@ export class Portal {
       done({ status: LoginStatus.serviceUnavailable, reason: 'the daemon ends' });
       return;
     }
-    const nexus = `${result.initiatorName},i,0x${result.isid},t,0x${portalGroupTag.toString(16).padStart(4, '0')}`;
-    const key = result.target === null ? null : `${nexus}>${result.target.iqn}`;
+    const { initiatorName, isid, target } = result;
+    const nexus = `${initiatorName},i,0x${isid},t,0x${portalGroupTag.toString(16).padStart(4, '0')}`;
+    const identity = { initiatorName, isid, nexus, portalGroupTag, target };
+    const key = target === null ? null : `${nexus}>${target.iqn}`;
     const make = () => {
-      const session = this.makeSession(connection, result, nexus, statSn);
+      const session = this.makeSession(connection, identity, result, statSn);
       if (key !== null) {
         this.byNexus.set(key, session);
         session.whenIdle(() => {
@@ -246,17 +274,17 @@ export class Portal {
 
   private makeSession(
     connection: TargetConnection,
-    result: LoginResult,
-    nexus: string,
+    identity: SessionIdentity,
+    { parameters, cmdSn }: LoginResult,
     statSn: number,
   ): Session {
-    const { target, initiatorName, isid, parameters } = result;
+    const { target, initiatorName, portalGroupTag } = identity;
     const text = new TextExchange(
       this.environment.directory,
       parameters,
       initiatorName,
       target?.iqn ?? null,
-      connection.wire.localAddress,
+      { address: connection.wire.localAddress, groupTag: portalGroupTag },
     );
     const environment = {
       outbox: connection.outbox,
@@ -269,8 +297,7 @@ export class Portal {
         }
       },
     };
-    const identity = { initiatorName, isid, nexus, target };
-    return new Session(identity, parameters, environment, text, { statSn, cmdSn: result.cmdSn });
+    return new Session(identity, parameters, environment, text, { statSn, cmdSn });
   }
 
   private *peersOf(iqn: string | undefined): Iterable<Session> {

@@ -9,7 +9,6 @@
 import { assert } from '../base/assert.ts';
 import { MiB } from '../base/limits.ts';
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
-import { portalGroupTag } from './login.ts';
 import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
@@ -67,6 +66,8 @@ export interface SessionIdentity {
   initiatorName: string;
   isid: string;
   nexus: string;
+  /** Of the portal it logged in at, which is also the relative identifier of that target port. */
+  portalGroupTag: number;
   /** Null in a discovery session. */
   target: TargetEntry | null;
 }
@@ -305,7 +306,7 @@ export class Session {
   }
 
   private execute(task: Task): void {
-    const { target, nexus } = this.identity;
+    const { target, nexus, portalGroupTag: port } = this.identity;
     assert(target !== null, 'commands belong to a target');
     task.state = 'executing';
     this.executing += 1;
@@ -313,7 +314,7 @@ export class Session {
     if (task.pdu.attribute === TaskAttribute.ordered) this.isOrderedRunning = true;
     const { lun, cdb } = task.pdu;
     const dataOut = task.buffer ?? noData;
-    const command = { lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus, port: portalGroupTag };
+    const command = { lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus, port };
     target.device.execute(command, (reply) => this.executed(task, reply));
   }
 

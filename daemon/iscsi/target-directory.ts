@@ -33,8 +33,15 @@ export interface TargetEntry {
   admit(initiatorName: string): string | null;
 }
 
+/** An address initiators reach targets at, and the portal group it belongs to (RFC 7143 §4.2.7.2, §13.9). */
+export interface TargetPortal {
+  /** HOST:PORT, IPv6 addresses in brackets. */
+  readonly address: string;
+  readonly groupTag: number;
+}
+
 export interface TargetDirectory {
   find(iqn: string): TargetEntry | null;
-  /** What discovery shows the initiator. Portals are `address:port`; none means the one it asked at. */
-  list(initiatorName: string): readonly { iqn: string; portals: readonly string[] }[];
+  /** What discovery shows the initiator. No portals: only the one it asked at. */
+  list(initiatorName: string): readonly { iqn: string; portals: readonly TargetPortal[] }[];
 }

@@ -3,10 +3,9 @@
  * MaxRecvDataSegmentLength. Requests and answers may span several PDUs (C bit, Target Transfer Tag).
  */
 import { encodeKeyText, type KeyPair, maxTextBytes, parseKeyText } from './key-text.ts';
-import { portalGroupTag } from './login.ts';
 import { negotiateKey, type SessionParameters } from './negotiation.ts';
 import { noTag } from './pdu.ts';
-import type { TargetDirectory } from './target-directory.ts';
+import type { TargetDirectory, TargetPortal } from './target-directory.ts';
 
 export interface TextReply {
   text: Buffer;
@@ -24,7 +23,8 @@ export class TextExchange {
   private readonly initiatorName: string;
   /** The target of a normal session, which may only ask for its own addresses. */
   private readonly ownIqn: string | null;
-  private readonly localAddress: string;
+  /** Where it was asked. */
+  private readonly localPortal: TargetPortal;
   private request: Buffer = Buffer.alloc(0);
   private answer: Buffer | null = null;
 
@@ -33,13 +33,13 @@ export class TextExchange {
     parameters: SessionParameters,
     initiatorName: string,
     ownIqn: string | null,
-    localAddress: string,
+    localPortal: TargetPortal,
   ) {
     this.directory = directory;
     this.parameters = parameters;
     this.initiatorName = initiatorName;
     this.ownIqn = ownIqn;
-    this.localAddress = localAddress;
+    this.localPortal = localPortal;
   }
 
   /** Null: the request is a protocol error. */
@@ -101,8 +101,9 @@ export class TextExchange {
       const isShown = isAll || (iqn === asked && (this.ownIqn === null || iqn === this.ownIqn));
       if (!isShown) continue;
       answers.push(['TargetName', iqn]);
-      const addresses = portals.length > 0 ? portals : [this.localAddress];
-      for (const address of addresses) answers.push(['TargetAddress', `${address},${portalGroupTag}`]);
+      for (const { address, groupTag } of portals.length > 0 ? portals : [this.localPortal]) {
+        answers.push(['TargetAddress', `${address},${groupTag}`]);
+      }
     }
     return answers;
   }

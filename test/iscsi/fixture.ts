@@ -4,7 +4,8 @@ import { type Clock, systemClock, type Timer } from '../../daemon/env/clock.ts';
 import { systemNetwork } from '../../daemon/env/network.ts';
 import { systemRandom } from '../../daemon/env/random.ts';
 import { Portal, type PortalEnvironment } from '../../daemon/iscsi/portal.ts';
-import type { TargetEntry } from '../../daemon/iscsi/target-directory.ts';
+import type { TargetDirectory, TargetEntry } from '../../daemon/iscsi/target-directory.ts';
+import { toldPortals } from '../../daemon/told-portals.ts';
 import { Initiator } from './initiator.ts';
 import { MemoryDevice } from './memory-device.ts';
 
@@ -12,8 +13,11 @@ export const iqn = 'iqn.2026-11.io.weft:volume-1';
 
 export interface Fixture {
   portal: Portal;
+  /** Of the first portal. */
+  port: number;
   device: MemoryDevice;
-  connect(): Promise<Initiator>;
+  /** At the portal of that tag. */
+  connect(portalGroupTag?: number): Promise<Initiator>;
   /** Logged in to the target. */
   session(options?: Parameters<Initiator['login']>[1], name?: string): Promise<Initiator>;
 }
@@ -21,35 +25,46 @@ export interface Fixture {
 export async function openPortal(
   t: Test,
   entry: Partial<TargetEntry> = {},
-  environment: Partial<PortalEnvironment> = {},
+  { told, ...environment }: Partial<PortalEnvironment> & { told?: 'all' } = {},
+  portals = 1,
 ): Promise<Fixture> {
   const device = new MemoryDevice();
   const target: TargetEntry = { iqn, device, chap: null, admit: () => null, ...entry };
   const directory = {
     find: (name: string) => (name === iqn ? target : null),
-    list: () => [
-      { iqn, portals: [] },
-      { iqn: 'iqn.2026-11.io.weft:volume-2', portals: ['10.0.0.1:3260', '[fe80::1]:3260'] },
+    list: (): ReturnType<TargetDirectory['list']> => [
+      {
+        iqn,
+        portals: told === 'all' ? toldPortals(portal.listensAt, [], {}) : [],
+      },
+      {
+        iqn: 'iqn.2026-11.io.weft:volume-2',
+        portals: [
+          { address: '10.0.0.1:3260', groupTag: 1 },
+          { address: '[fe80::1]:3260', groupTag: 2 },
+        ],
+      },
     ],
   };
-  const portal = await Portal.open(
+  const portal: Portal = await Portal.open(
     { network: systemNetwork, clock: systemClock, random: systemRandom, directory, ...environment },
-    '127.0.0.1',
-    0,
+    Array.from({ length: portals }, () => ({ host: '127.0.0.1', port: 0 })),
   );
+  const port = portal.listensAt[0]!.port;
   const initiators: Initiator[] = [];
   t.teardown(async () => {
     device.flow();
     for (const initiator of initiators) initiator.close();
     await portal.close({ drainMs: 0 });
   });
-  const open = async () => {
-    const initiator = await Initiator.connect(portal.port);
+  const open = async (portalGroupTag = 1) => {
+    const initiator = await Initiator.connect(portal.listensAt[portalGroupTag - 1]!.port);
     initiators.push(initiator);
     return initiator;
   };
   return {
     portal,
+    port,
     device,
     connect: open,
     session: async (options = {}, name) => {

@@ -175,7 +175,9 @@ t.test(`${runs} mutated streams neither throw nor leak`, async (t) => {
     list: () => [{ iqn, portals: [] }],
   };
   const random = { bytes: (count: number) => Buffer.alloc(count, 7) };
-  const portal = await Portal.open({ network, clock: new ManualClock(), random, directory }, 'x', 1);
+  const portal = await Portal.open({ network, clock: new ManualClock(), random, directory }, [
+    { host: 'x', port: 1 },
+  ]);
   let loggedIn = 0;
   for (let seed = firstSeed; seed < firstSeed + runs; seed += 1) {
     const dice = randomOf(seed);
@@ -216,7 +218,9 @@ t.test('pure noise is refused', async (t) => {
   const network = new FakeNetwork();
   const directory = { find: () => null, list: () => [] };
   const random = { bytes: (count: number) => Buffer.alloc(count, 7) };
-  const portal = await Portal.open({ network, clock: new ManualClock(), random, directory }, 'x', 1);
+  const portal = await Portal.open({ network, clock: new ManualClock(), random, directory }, [
+    { host: 'x', port: 1 },
+  ]);
   for (let seed = 1; seed <= 300; seed += 1) {
     const dice = randomOf(seed);
     const connection = network.connect();

@@ -19,16 +19,28 @@ function volume() {
 }
 
 t.test('iscsi-ls finds the target and its LUN, iscsi-inq asks who it is', async (t) => {
-  const { portal } = await openPortal(t, { device: volume() });
-  const list = await execa('iscsi-ls', [`iscsi://127.0.0.1:${portal.port}/`]);
-  t.match(list.stdout, new RegExp(`Target:${iqn} Portal:127.0.0.1:${portal.port},1`));
-  const inquiry = await execa('iscsi-inq', [`iscsi://127.0.0.1:${portal.port}/${iqn}/0`]);
+  const { portal, port } = await openPortal(t, { device: volume() });
+  const list = await execa('iscsi-ls', [`iscsi://127.0.0.1:${port}/`]);
+  t.match(list.stdout, new RegExp(`Target:${iqn} Portal:127.0.0.1:${port},1`));
+  const inquiry = await execa('iscsi-inq', [`iscsi://127.0.0.1:${port}/${iqn}/0`]);
   t.match(inquiry.stdout, /Vendor:WEFT/);
   await until(() => portal.connectionCount === 0, 'the initiators to be gone');
 });
 
+t.test('iscsi-ls is told of every portal with its tag, and each takes logins', async (t) => {
+  const { portal } = await openPortal(t, { device: volume() }, { told: 'all' }, 2);
+  const [first, second] = portal.listensAt.map(({ port }) => port);
+  for (const port of [first, second]) {
+    const list = await execa('iscsi-ls', [`iscsi://127.0.0.1:${port}/`]);
+    t.match(list.stdout, `Target:${iqn} Portal:127.0.0.1:${first},1`);
+    t.match(list.stdout, `Target:${iqn} Portal:127.0.0.1:${second},2`);
+    const inquiry = await execa('iscsi-inq', [`iscsi://127.0.0.1:${port}/${iqn}/0`]);
+    t.match(inquiry.stdout, /Vendor:WEFT/);
+  }
+});
+
 t.test('qemu-img writes an image through CHAP and reads it back identical', async (t) => {
-  const { portal } = await openPortal(t, { device: volume(), chap });
+  const { portal, port } = await openPortal(t, { device: volume(), chap });
   const directory = t.testdir();
   const image = join(directory, 'image.raw');
   const copy = join(directory, 'copy.raw');
@@ -37,7 +49,7 @@ t.test('qemu-img writes an image through CHAP and reads it back identical', asyn
     n % 3 === 0 ? randomBytes(2 * MiB) : Buffer.alloc(2 * MiB, n % 3 === 1 ? 0 : `part ${n} `),
   );
   await writeFile(image, Buffer.concat(parts));
-  const url = `iscsi://${chap.user}%${chap.secret}@127.0.0.1:${portal.port}/${iqn}/0`;
+  const url = `iscsi://${chap.user}%${chap.secret}@127.0.0.1:${port}/${iqn}/0`;
   const raw = ['-f', 'raw', '-O', 'raw'];
   await execa('qemu-img', ['convert', '-n', ...raw, image, url]);
   await execa('qemu-img', ['convert', ...raw, url, copy]);

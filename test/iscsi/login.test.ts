@@ -1,7 +1,12 @@
 import t from 'tap';
+import { systemClock } from '../../daemon/env/clock.ts';
+import { type Network, systemNetwork } from '../../daemon/env/network.ts';
+import { systemRandom } from '../../daemon/env/random.ts';
+import { Portal } from '../../daemon/iscsi/portal.ts';
 import { iqn, ManualClock, openPortal, until } from './fixture.ts';
 import { chapResponse, noTag, textOf } from './initiator.ts';
 
+const emptyDirectory = { find: () => null, list: () => [] };
 const chap = { user: 'weft-1', secret: 'a-secret-of-16-bytes' };
 
 t.test('a login without authentication negotiates what both sides can', async (t) => {
@@ -155,7 +160,7 @@ t.test('who does not finish the login in time, or sends something else, is disco
 });
 
 t.test('discovery lists the targets, at the address it was asked at unless they have others', async (t) => {
-  const { connect, portal } = await openPortal(t);
+  const { connect, portal, port } = await openPortal(t);
   const initiator = await connect();
   t.equal(await initiator.login(null), 0);
   const ask = async (keys: string, ttt = noTag) => {
@@ -167,10 +172,10 @@ t.test('discovery lists the targets, at the address it was asked at unless they 
   t.equal(all.flags & 0x80, 0x80);
   t.same(textOf(all.data), [
     ['TargetName', iqn],
-    ['TargetAddress', `127.0.0.1:${portal.port},1`],
+    ['TargetAddress', `127.0.0.1:${port},1`],
     ['TargetName', 'iqn.2026-11.io.weft:volume-2'],
     ['TargetAddress', '10.0.0.1:3260,1'],
-    ['TargetAddress', '[fe80::1]:3260,1'],
+    ['TargetAddress', '[fe80::1]:3260,2'],
   ]);
   t.same(textOf((await ask(`SendTargets=${iqn}\0`)).data).length, 2);
   t.same(textOf((await ask('SendTargets=iqn.nobody\0')).data), []);
@@ -183,7 +188,7 @@ t.test('discovery lists the targets, at the address it was asked at unless they 
 t.test('an answer longer than the initiator takes comes in parts', async (t) => {
   const many = Array.from({ length: 50 }, (_, n) => ({
     iqn: `iqn.2026-11.io.weft:v${n}`,
-    portals: ['1.2.3.4:3260'],
+    portals: [{ address: '1.2.3.4:3260', groupTag: 1 }],
   }));
   const { connect } = await openPortal(t, {}, { directory: { find: () => null, list: () => many } });
   const initiator = await connect();
@@ -201,4 +206,58 @@ t.test('an answer longer than the initiator takes comes in parts', async (t) => 
     ttt = pdu.header.readUInt32BE(20);
   }
   t.equal(textOf(Buffer.concat(parts)).length, 100);
+});
+
+t.test(
+  'each portal is a target port of its own: tag, nexus, port of a command, what discovery says',
+  async (t) => {
+    const { connect, device, portal } = await openPortal(t, {}, {}, 2);
+    t.same(portal.targetPorts(), [1, 2]);
+    const first = await connect(1);
+    const second = await connect(2);
+    t.equal(await first.login(iqn), 0);
+    t.equal(await second.login(iqn), 0);
+    t.equal(first.answered.get('TargetPortalGroupTag'), '1');
+    t.equal(second.answered.get('TargetPortalGroupTag'), '2');
+    t.equal(portal.sessions(iqn).length, 2, 'one initiator port has a nexus with each');
+    for (const initiator of [first, second]) await initiator.collect(initiator.command(Buffer.alloc(16)));
+    t.same(device.nexuses, [
+      ['iqn.2026-11.test:host-a,i,0x800000000001,t,0x0001', 1],
+      ['iqn.2026-11.test:host-a,i,0x800000000001,t,0x0002', 2],
+    ]);
+    const asking = await connect(2);
+    await asking.login(null);
+    asking.send({
+      opcode: 0x04,
+      words: { 20: noTag, 24: asking.cmdSn },
+      data: Buffer.from(`SendTargets=${iqn}\0`),
+    });
+    t.same(textOf((await asking.next())!.data), [
+      ['TargetName', iqn],
+      ['TargetAddress', `127.0.0.1:${portal.listensAt[1]!.port},2`],
+    ]);
+  },
+);
+
+t.test('when one of several addresses cannot be had, none is listened on', async (t) => {
+  const taken = await openPortal(t);
+  const listening: number[] = [];
+  let closed = 0;
+  const network: Network = {
+    listen: async (host, port, accept) => {
+      const listener = await systemNetwork.listen(host, port, accept);
+      listening.push(listener.port);
+      return {
+        ...listener,
+        close: () => {
+          closed += 1;
+          return listener.close();
+        },
+      };
+    },
+  };
+  const environment = { network, clock: systemClock, random: systemRandom, directory: emptyDirectory };
+  const addresses = [0, taken.port].map((port) => ({ host: '127.0.0.1', port }));
+  await t.rejects(Portal.open(environment, addresses), { code: 'UNAVAILABLE' });
+  t.same([listening.length, closed], [1, 1]);
 });

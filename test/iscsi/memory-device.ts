@@ -11,6 +11,8 @@ export class MemoryDevice implements ScsiDevice {
   /** While true, commands are not answered; `flow()` answers them. */
   isHeld = false;
   executed = 0;
+  /** Nexus and port of each command. */
+  readonly nexuses: [string, number][] = [];
   private readonly held: (() => void)[] = [];
   /** Data-in handed out and not released. */
   unreleased = 0;
@@ -21,6 +23,7 @@ export class MemoryDevice implements ScsiDevice {
 
   execute(command: ScsiCommand, done: (reply: ScsiReply) => void): void {
     this.executed += 1;
+    this.nexuses.push([command.nexus, command.port]);
     const answer = () => done(this.reply(command));
     if (this.isHeld) this.held.push(answer);
     else if (command.cdb[0] === 0x12) answer();
