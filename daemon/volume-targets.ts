@@ -2,22 +2,14 @@
  * Volumes as iSCSI targets: joins the catalog's records to the replica below and to the portal in front. It is the
  * catalog's volume host and the portal's directory of targets.
  */
-import { assert } from './base/assert.ts';
-import { iqnOf, type VolumeRecord } from './control/documents.ts';
+import { iqnOf, lunOf, type VolumeRecord } from './control/documents.ts';
 import type { VolumeHost, VolumeSession } from './control/volume-host.ts';
 import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
-import { DeviceServer } from './scsi/device-server.ts';
 import { LogicalUnit } from './scsi/logical-unit.ts';
+import { initiatorOf, ServedTarget, type ServedVolume } from './served-target.ts';
 import { Volume } from './volume/volume.ts';
-
-/** A volume that is reachable now. */
-interface Served {
-  volume: Volume;
-  unit: LogicalUnit;
-  entry: TargetEntry;
-}
 
 export interface VolumeTargetsEnv {
   replica: LocalReplica;
@@ -29,7 +21,8 @@ export interface VolumeTargetsEnv {
 
 export class VolumeTargets implements VolumeHost, TargetDirectory {
   readonly #env: VolumeTargetsEnv;
-  readonly #served = new Map<string, Served>();
+  /** By iqn. */
+  readonly #targets = new Map<string, ServedTarget>();
   #portal: Portal | null = null;
   #toldPortals: readonly TargetPortal[] = [];
 
@@ -49,27 +42,24 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
 
   serve(record: VolumeRecord): void {
     const iqn = iqnOf(record);
-    assert(!this.#served.has(iqn), 'a volume is served once');
+    const target =
+      this.#targets.get(iqn) ??
+      new ServedTarget(iqn, record.group !== null, {
+        ports: () => this.#portal?.targetPorts() ?? [1],
+      });
+    this.#targets.set(iqn, target);
     const identity = { volumeKey: record.volumeKey, chunkSizeBytes: record.chunkSizeBytes };
     this.#env.replica.add(identity);
     const { sizeBytes, durability } = record;
     const { epoch, replica } = this.#env;
     const volume = new Volume({ identity, sizeBytes, durability, epoch, replica });
     const unit = new LogicalUnit({ device: volume, identity: { uuid: record.id } });
-    const device = new DeviceServer({
-      units: new Map([[0, unit]]),
-      ports: () => this.#portal?.targetPorts() ?? [1],
-    });
     const admit = (initiator: string): string | null => this.#env.admit(record, initiator);
-    this.#served.set(iqn, {
-      volume,
-      unit,
-      entry: { iqn, alias: record.name, device, chap: record.chap, admit },
-    });
+    target.add(lunOf(record), { record, volume, unit, admit });
   }
 
   resize(record: VolumeRecord): void {
-    const served = this.#served.get(iqnOf(record));
+    const served = this.#find(record);
     if (served === undefined) return;
     served.volume.grow(record.sizeBytes);
     served.unit.resized();
@@ -77,10 +67,14 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
 
   async withdraw(record: VolumeRecord): Promise<void> {
     const iqn = iqnOf(record);
-    const served = this.#served.get(iqn);
-    if (served === undefined) return;
-    this.#served.delete(iqn);
-    await this.#portal?.dropSessions(iqn);
+    const target = this.#targets.get(iqn);
+    const served = this.#find(record);
+    if (target === undefined || served === undefined) return;
+    target.remove(lunOf(record));
+    if (target.isEmpty) {
+      this.#targets.delete(iqn);
+      await this.#portal?.dropSessions(iqn);
+    }
     await served.volume.close();
   }
 
@@ -88,15 +82,31 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     return this.#env.replica.destroy(volumeKey);
   }
 
+  /** In a group, those of initiators that may use this volume. */
   sessions(record: VolumeRecord): VolumeSession[] {
     const sessions = this.#portal?.sessions(iqnOf(record)) ?? [];
-    return sessions.map(({ initiator, address, sinceMs }) => {
-      return { initiator, address, since: new Date(sinceMs).toISOString() };
-    });
+    const served = record.group === null ? undefined : this.#find(record);
+    return sessions
+      .filter(({ initiator }) => served === undefined || served.admit(initiator) === null)
+      .map(({ initiator, address, sinceMs }) => {
+        return { initiator, address, since: new Date(sinceMs).toISOString() };
+      });
   }
 
+  /**
+   * Sessions with a group stay: who may not use the volume any more is refused at each command, so it is enough to
+   * wait for what it has in the device.
+   */
   async dropSessions(record: VolumeRecord, initiator: string | null): Promise<void> {
-    await this.#portal?.dropSessions(iqnOf(record), initiator ?? undefined);
+    if (record.group === null) {
+      await this.#portal?.dropSessions(iqnOf(record), initiator ?? undefined);
+      return;
+    }
+    const served = this.#find(record);
+    if (served === undefined) return;
+    const { unit } = served;
+    const fenced = unit.nexusNames().filter((nexus) => served.admit(initiatorOf(nexus)) !== null);
+    await new Promise<void>((resolve) => unit.whenIdle(fenced, resolve));
   }
 
   usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number } {
@@ -114,17 +124,28 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   }
 
   find(iqn: string): TargetEntry | null {
-    return this.#served.get(iqn)?.entry ?? null;
+    const target = this.#targets.get(iqn);
+    const first = target?.volumes()[0]?.record;
+    if (target === undefined || first === undefined) return null;
+    const { device } = target;
+    const alias = first.group?.name ?? first.name;
+    // The volumes of a group have their credentials in common.
+    return { iqn, alias, device, chap: first.chap, admit: (initiator) => target.admit(initiator) };
   }
 
   /** Discovery shows an initiator what it may log in to: names of other people's volumes are none of its business. */
   list(initiator: string): { iqn: string; portals: readonly TargetPortal[] }[] {
-    const admitted = [...this.#served.values()].filter(({ entry }) => entry.admit(initiator) === null);
-    return admitted.map(({ entry }) => ({ iqn: entry.iqn, portals: this.#toldPortals }));
+    const admitted = [...this.#targets.values()].filter((target) => target.admit(initiator) === null);
+    return admitted.map(({ iqn }) => ({ iqn, portals: this.#toldPortals }));
   }
 
   /** Refuses new operations and waits for those in flight. */
   async close(): Promise<void> {
-    await Promise.all([...this.#served.values()].map(({ volume }) => volume.close()));
+    const served = [...this.#targets.values()].flatMap((target) => target.volumes());
+    await Promise.all(served.map(({ volume }) => volume.close()));
+  }
+
+  #find(record: VolumeRecord): ServedVolume | undefined {
+    return this.#targets.get(iqnOf(record))?.get(lunOf(record));
   }
 }

@@ -3,9 +3,9 @@ import type { Catalog } from '../control/catalog.ts';
 import {
   type ContainerRecord,
   iqnOf,
+  lunOf,
   type TokenRecord,
   type VolumeRecord,
-  volumeLun,
 } from '../control/documents.ts';
 import type { Identity } from '../control/tokens.ts';
 import { sees } from './access.ts';
@@ -31,8 +31,9 @@ export function volumeDocument({ catalog, node }: ApiServices, volume: VolumeRec
     createdBy: volume.createdBy,
     labels: volume.labels,
     filesystem: volume.filesystem,
+    group: volume.group?.name ?? null,
     iqn: iqnOf(volume),
-    lun: volumeLun,
+    lun: lunOf(volume),
     portals: host.portals(),
     authentication: volume.chap === null ? 'none' : 'chap',
     claim: claim === null ? null : claimDocument(claim),
@@ -54,7 +55,7 @@ export function claimDocument(claim: {
 }
 
 export function attachmentDocument({ catalog }: ApiServices, volume: VolumeRecord): Attachment {
-  return { portals: catalog.host.portals(), iqn: iqnOf(volume), lun: volumeLun, chap: volume.chap };
+  return { portals: catalog.host.portals(), iqn: iqnOf(volume), lun: lunOf(volume), chap: volume.chap };
 }
 
 /** To a plugin, only its own volumes are counted. */

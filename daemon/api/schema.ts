@@ -19,6 +19,14 @@ export const nameSchema = z
     'a name is 1 to 128 letters, digits, "_", "." or "-", and starts with a letter or digit',
   );
 
+/** Part of an iSCSI name, so in lower case (RFC 7143 4.2.7.2). */
+const groupSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9.-]{0,62}$/,
+    'a group is 1 to 63 lower-case letters, digits, "." or "-", and starts with a letter or digit',
+  );
+
 export const durabilitySchema = z.enum(['flush', 'sync']);
 export type Durability = z.infer<typeof durabilitySchema>;
 
@@ -78,6 +86,11 @@ export const volumeCreateSchema = z.strictObject({
   durability: durabilitySchema.optional(),
   /** 'auto': the fabric makes a CHAP user and secret. 'none': any initiator may log in. */
   chap: z.enum(['auto', 'none']).default('auto'),
+  /**
+   * Volumes of one group are logical units of one iSCSI target, and share its credentials: 'auto' makes them with the
+   * group's first volume, and takes them over for the others. The LUN is the lowest that is free.
+   */
+  group: groupSchema.optional(),
   /** Free for the client: the plugin keeps its volume options here. */
   labels: z.record(z.string().max(128), z.string().max(1024)).optional(),
 });
@@ -145,6 +158,8 @@ export interface Volume {
   createdBy: string;
   labels: Record<string, string>;
   filesystem: FilesystemRecord | null;
+  /** Those of one group are logical units of one target. */
+  group: string | null;
   iqn: string;
   lun: number;
   portals: string[];

@@ -54,6 +54,8 @@ export const volumeRecordSchema = z.strictObject({
   /** null: any initiator may log in. */
   chap: z.strictObject({ user: z.string(), secret: z.string() }).nullable(),
   labels: z.record(z.string(), z.string()),
+  /** Behind one target with the other volumes of the group, which share its credentials; null: a target of its own. */
+  group: z.strictObject({ name: z.string(), lun: z.int().nonnegative() }).nullable().default(null),
   filesystem: z
     .strictObject({ type: z.enum(['ext4', 'xfs']), uuid: z.uuid(), state: z.enum(['making', 'ready']) })
     .nullable(),
@@ -85,10 +87,16 @@ export const tokenRecordSchema = z.strictObject({
 });
 export type TokenRecord = z.infer<typeof tokenRecordSchema>;
 
-/** The iSCSI name of a volume: of its id, so that neither a new name nor another node changes it. */
-export function iqnOf(volume: { id: string }): string {
-  return `iqn.2026-11.io.weft:volume-${volume.id}`;
+/**
+ * The iSCSI name of a volume's target: its group's, or one of its id, so that neither a new name nor another node
+ * changes it.
+ */
+export function iqnOf(volume: Pick<VolumeRecord, 'id' | 'group'>): string {
+  const { id, group } = volume;
+  return `iqn.2026-11.io.weft:${group === null ? `volume-${id}` : `group-${group.name}`}`;
 }
 
-/** The one logical unit of a volume's target. */
-export const volumeLun = 0;
+/** The logical unit number of a volume behind its target. */
+export function lunOf(volume: Pick<VolumeRecord, 'group'>): number {
+  return volume.group?.lun ?? 0;
+}

@@ -15,6 +15,7 @@ export interface NewVolume {
   container?: string | undefined;
   durability?: 'flush' | 'sync' | undefined;
   chap: 'auto' | 'none';
+  group?: string | undefined;
   labels?: Record<string, string> | undefined;
   createdBy: string;
 }
@@ -27,6 +28,8 @@ export interface VolumeChange {
 /** The trash included. Every one is a target with its map in memory. */
 const maxVolumes = 10_000;
 const volumeKeyCounter = 'volume-key';
+/** What REPORT LUNS lists with peripheral addressing, which every initiator understands (SAM-5 4.7.7.2). */
+const maxGroupVolumes = 256;
 
 export class Volumes {
   readonly #core: CatalogCore;
@@ -99,6 +102,7 @@ export class Volumes {
       chunkSizeBytes: container.chunkSizeBytes,
       chap: wanted.chap === 'none' ? null : chapCredentials(core.random),
       labels: wanted.labels ?? {},
+      ...this.#planGroup(change, wanted),
       filesystem: null,
       state: 'online',
       createdAt: core.nowIso(),
@@ -111,6 +115,36 @@ export class Volumes {
     change.put(core.volumes, id, volume);
     change.put(core.volumeNames, wanted.name, { schemaVersion: 1, id });
     return volume;
+  }
+
+  /** Which LUN it becomes in its group, and what it has in common with the others there. */
+  #planGroup(change: Change, wanted: NewVolume): Pick<VolumeRecord, 'group'> & Partial<VolumeRecord> {
+    const name = wanted.group;
+    if (name === undefined) return { group: null };
+    // A LUN in the trash stays taken: its volume may come back to it.
+    const members = this.#core.volumes.values().filter((volume) => volume.group?.name === name);
+    // Two that join at once shall not take the same.
+    const joined = change.read(this.#core.counters, `group-${name}`)?.next ?? 1;
+    change.put(this.#core.counters, `group-${name}`, { schemaVersion: 1, next: joined + 1 });
+    const taken = new Set(members.map((volume) => volume.group?.lun));
+    let lun = 0;
+    while (taken.has(lun)) lun += 1;
+    if (lun >= maxGroupVolumes) {
+      throw new WeftError('UNSUPPORTED', `group ${name} has ${maxGroupVolumes} volumes, the trash included`);
+    }
+    const group = { name, lun };
+    const first = members[0];
+    if (first === undefined) return { group };
+    if (first.createdBy !== wanted.createdBy) {
+      throw new WeftError('FORBIDDEN', `group ${name} belongs to ${first.createdBy}; choose another name`);
+    }
+    if (wanted.chap === 'none' && first.chap !== null) {
+      throw new WeftError(
+        'INVALID_ARGUMENT',
+        `the volumes of group ${name} have a CHAP secret in common; leave chap out`,
+      );
+    }
+    return { group, chap: first.chap };
   }
 
   /**

@@ -25,18 +25,22 @@ export interface DeviceServerOptions {
    * of them has effects any more. Without it, commands in flight are waited for.
    */
   abortTasks?: (nexus: string, lun: Buffer, done: () => void) => void;
+  /** Whether a nexus may know of a logical unit; every one may when not given. Asked for every command. */
+  sees?: (lun: number, nexus: string) => boolean;
 }
 
 export class DeviceServer {
   readonly #units: Map<number, LogicalUnit>;
   readonly #facts: TargetFacts;
+  readonly #sees: DeviceServerOptions['sees'];
 
   constructor(options: DeviceServerOptions) {
     for (const number of options.units.keys()) assert(number >= 0 && number <= maxLun, 'a LUN has 14 bits');
     this.#units = options.units;
+    this.#sees = options.sees;
     this.#facts = {
       commands,
-      lunNumbers: () => [...this.#units.keys()].sort((a, b) => a - b),
+      lunNumbers: (nexus) => this.#lunNumbers(nexus),
       ports: options.ports ?? (() => [1]),
       abortTasks: options.abortTasks ?? null,
     };
@@ -47,7 +51,7 @@ export class DeviceServer {
     assert(command.cdb.length === 16, 'a CDB comes as 16 bytes');
     const number = decodeLun(command.lun);
     const unit = typeof number === 'number' ? this.#units.get(number) : undefined;
-    if (unit === undefined) {
+    if (unit === undefined || this.#sees?.(number as number, command.nexus) === false) {
       done(this.#withoutUnit(command, number === reportLunsWellKnown));
       return;
     }
@@ -65,6 +69,16 @@ export class DeviceServer {
     }
     if (entry.writes && unit.control.softwareWriteProtect) return task.check(sense.writeProtected);
     entry.handler(task);
+  }
+
+  /** Logical units came or went: everybody hears that the list is another (SAM-5 4.6.4). */
+  unitsChanged(): void {
+    for (const unit of this.#units.values()) unit.raiseAll(sense.reportedLunsChanged);
+  }
+
+  #lunNumbers(nexus: string): number[] {
+    const numbers = [...this.#units.keys()].sort((a, b) => a - b);
+    return numbers.filter((number) => this.#sees?.(number, nexus) !== false);
   }
 
   /** The nexus is gone: logged out, dropped, or reinstated. */
@@ -96,7 +110,7 @@ export class DeviceServer {
         if (cdb[1] !== 0 || cdb[2] !== 0) return refusal(command, sense.invalidFieldInCdb);
         return answer(wellKnown ? wellKnownUnitInquiry() : absentUnitInquiry(), cdb.readUInt16BE(3));
       case Opcode.reportLuns: {
-        const data = reportLunsData(cdb[2]!, this.#facts.lunNumbers());
+        const data = reportLunsData(cdb[2]!, this.#lunNumbers(command.nexus));
         return data === null ? refusal(command, sense.invalidFieldInCdb) : answer(data, cdb.readUInt32BE(6));
       }
       case Opcode.requestSense: {

@@ -133,6 +133,11 @@ export class LogicalUnit {
     }
   }
 
+  /** The nexuses it knows: those that sent it a command and are logged in. */
+  nexusNames(): string[] {
+    return [...this.#nexuses.keys()];
+  }
+
   /** Calls back when no command of these nexuses is in the device any more. */
   whenIdle(names: readonly string[], done: () => void): void {
     let busy = 1;

@@ -25,8 +25,8 @@ export interface CommandEntry {
 /** What commands about the target as a whole need to know. */
 export interface TargetFacts {
   readonly commands: readonly CommandEntry[];
-  /** Numbers of the logical units, in order. */
-  lunNumbers(): number[];
+  /** Numbers of the logical units this nexus may know of, in order. */
+  lunNumbers(nexus: string): number[];
   /** Relative target port identifiers, in order. */
   ports(): readonly number[];
   /** See DeviceServerOptions.abortTasks. */

@@ -149,6 +149,7 @@ export class FakeFabric {
       createdBy: 'plugin',
       labels: {},
       filesystem: null,
+      group: null,
       iqn: `iqn.2026-11.test:${id}`,
       lun: 1,
       portals: [this.directory],

@@ -31,6 +31,7 @@ function addCreate(volume: Command): void {
         .choices(['auto', 'none'])
         .default('auto'),
     )
+    .option('--group <group>', 'make it the next LUN of this group of volumes, behind one iSCSI target')
     .action(async (name: string, options: CreateOptions, command: Command) => {
       const sizeBytes = parseSize(options.size, '--size');
       const session = new Session(command);
@@ -40,6 +41,7 @@ function addCreate(volume: Command): void {
         chap: options.chap,
         ...(options.container === undefined ? {} : { container: options.container }),
         ...(options.durability === undefined ? {} : { durability: options.durability }),
+        ...(options.group === undefined ? {} : { group: options.group }),
       });
       session.show(
         volumeJson(created),
@@ -52,6 +54,7 @@ interface CreateOptions {
   size: string;
   chap: 'auto' | 'none';
   container?: string;
+  group?: string;
   durability?: 'flush' | 'sync';
 }
 
@@ -194,6 +197,7 @@ function volumeFacts(volume: Volume, attachment: Attachment | null): string {
     ['created', `${volume.createdAt} by ${volume.createdBy}`],
     ['labels', labels.join(', ') || 'none'],
     ['node', volume.node],
+    ...(volume.group === null ? [] : [['group', volume.group] satisfies [string, string]]),
     ['iqn', volume.iqn],
     ['lun', String(volume.lun)],
     ['portals', volume.portals.join(', ')],

@@ -3,7 +3,7 @@ import { encodeLun, reportLunsWellKnown } from '../logical-unit-number.ts';
 import type { Task } from '../task.ts';
 
 export function reportLuns(task: Task): void {
-  const data = reportLunsData(task.cdb[2]!, task.target.lunNumbers());
+  const data = reportLunsData(task.cdb[2]!, task.target.lunNumbers(task.nexus.name));
   if (data === null) return task.invalidField();
   task.parameterData(data, task.cdb.readUInt32BE(6));
 }
