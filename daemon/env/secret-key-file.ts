@@ -1,0 +1,68 @@
+/** The key file on disk: the owner's alone, made when there is none. */
+import { open } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { asWeftError, WeftError } from '../base/errors.ts';
+import {
+  decodeSecretKeys,
+  encodeSecretKeys,
+  type SecretKey,
+  secretKey,
+  secretKeyBytes,
+} from '../format/secret-keys.ts';
+import type { Random } from './random.ts';
+
+export type SecretKeys = [SecretKey, ...SecretKey[]];
+
+/** More is no key file. */
+const maxFileBytes = 64 * 1024;
+
+/**
+ * Null when there is no such file.
+ * @throws WeftError CONFIG_INVALID (others may read it), CORRUPT, FORMAT_TOO_NEW, IO_ERROR.
+ */
+export async function readSecretKeys(path: string): Promise<SecretKeys | null> {
+  const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw asWeftError(error);
+  });
+  if (file === null) return null;
+  try {
+    const { mode, size } = await file.stat();
+    if ((mode & 0o077) !== 0) {
+      throw new WeftError(
+        'CONFIG_INVALID',
+        `${path} may be read or written by others (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
+      );
+    }
+    if (size > maxFileBytes) throw new WeftError('CORRUPT', `${path} is no key file: it has ${size} bytes`);
+    return decodeSecretKeys(await file.readFile('utf8'), path) as SecretKeys;
+  } catch (error) {
+    throw asWeftError(error);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Makes the file with one new key; durable when this resolves.
+ * @throws WeftError IO_ERROR, NO_SPACE.
+ */
+export async function makeSecretKeys(path: string, random: Random): Promise<SecretKeys> {
+  const keys: SecretKeys = [secretKey(random.bytes(secretKeyBytes))];
+  try {
+    // Never over one that is there: what it sealed would be lost.
+    const file = await open(path, 'wx', 0o600);
+    try {
+      await file.writeFile(encodeSecretKeys(keys));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    const parent = await open(dirname(path), 'r');
+    await parent.sync().finally(() => parent.close());
+  } catch (thrown) {
+    const { code, message, details } = asWeftError(thrown);
+    throw new WeftError(code, `the key file ${path} cannot be made: ${message}`, { cause: thrown, details });
+  }
+  return keys;
+}
