@@ -28,11 +28,16 @@ export class ServedTarget {
   readonly #volumes = new Map<number, ServedVolume>();
 
   /** `isGroup`: more volumes may come, and each decides for itself who sees it. */
-  constructor(iqn: string, isGroup: boolean, options: Omit<DeviceServerOptions, 'units' | 'sees'>) {
+  constructor(iqn: string, isGroup: boolean, options: Omit<DeviceServerOptions, 'units' | 'sees' | 'name'>) {
     this.iqn = iqn;
     const sees = (lun: number, nexus: string): boolean =>
       this.#volumes.get(lun)?.admit(initiatorOf(nexus)) === null;
-    this.#server = new DeviceServer({ ...options, units: this.#units, ...(isGroup ? { sees } : {}) });
+    this.#server = new DeviceServer({
+      ...options,
+      name: iqn,
+      units: this.#units,
+      ...(isGroup ? { sees } : {}),
+    });
     this.device = this.#server;
   }
 

@@ -5,12 +5,16 @@
  */
 import { assert } from '../base/assert.ts';
 import { compareAndWrite, orWrite } from './block/atomic-update.ts';
+import { writeAtomic } from './block/atomic-write.ts';
 import { preFetch, synchronizeCache } from './block/cache.ts';
 import { getLbaStatus, readCapacity10, readCapacity16 } from './block/capacity.ts';
+import { readDefectData10, readDefectData12 } from './block/defect-data.ts';
 import { read, write } from './block/read-write.ts';
 import { unmap } from './block/unmap.ts';
 import { verify, writeAndVerify } from './block/verify.ts';
 import { writeSame } from './block/write-same.ts';
+import { receiveDiagnosticResults, sendDiagnostic } from './primary/diagnostics.ts';
+import { logSense } from './primary/log-pages.ts';
 import { modeSelect6, modeSelect10, modeSense6, modeSense10 } from './primary/mode-parameters.ts';
 import * as persistent from './primary/persistent-reserve.ts';
 import { reportLuns } from './primary/report-luns.ts';
@@ -20,6 +24,7 @@ import {
   reportSupportedOperationCodes,
   reportSupportedTaskManagementFunctions,
 } from './primary/supported-commands.ts';
+import { reportTargetPortGroups } from './primary/target-port-groups.ts';
 import * as state from './primary/unit-state.ts';
 import type { ReservationAccess } from './reservations.ts';
 import type { CommandEntry } from './task.ts';
@@ -29,7 +34,7 @@ export const Opcode = { testUnitReady: 0x00, requestSense: 0x03, inquiry: 0x12, 
 
 /**
  * `usage`: the CDB USAGE DATA in hexadecimal, without the opcode. In byte 1 of block commands: E0 protection (never:
- * no protection information), 10 DPO, 08 FUA or UNMAP, 02 BYTCHK or IMMED. The last byte is CONTROL (no NACA).
+ * no protection information), 10 DPO, 08 FUA or UNMAP, 06 BYTCHK, 02 IMMED. The last byte is CONTROL (no NACA).
  */
 function entry(
   name: string,
@@ -63,18 +68,20 @@ export const commands: readonly CommandEntry[] = [
   entry('RELEASE(6)', 0x17, null, '00000000 00', 'exempt', release),
   entry('MODE SENSE(6)', 0x1a, null, '08ffffff 00', 'write', modeSense6),
   entry('START STOP UNIT', 0x1b, null, '01000ff7 00', 'status', state.startStopUnit),
-  entry('SEND DIAGNOSTIC', 0x1d, null, 'ff00ffff 00', 'write', state.sendDiagnostic),
+  entry('RECEIVE DIAGNOSTIC RESULTS', 0x1c, null, '01ffffff 00', 'write', receiveDiagnosticResults),
+  entry('SEND DIAGNOSTIC', 0x1d, null, 'f700ffff 00', 'write', sendDiagnostic),
   entry('PREVENT ALLOW MEDIUM REMOVAL', 0x1e, null, '00000003 00', 'exempt', state.preventAllowMediumRemoval),
   entry('READ CAPACITY(10)', 0x25, null, '00ffffffff 000000 00', 'exempt', readCapacity10),
   entry('READ(10)', 0x28, null, usage10('18'), 'read', read),
   entry('WRITE(10)', 0x2a, null, usage10('18'), 'write', write, true),
   entry('WRITE AND VERIFY(10)', 0x2e, null, usage10('12'), 'write', writeAndVerify, true),
-  entry('VERIFY(10)', 0x2f, null, usage10('12'), 'read', verify),
+  entry('VERIFY(10)', 0x2f, null, usage10('16'), 'read', verify),
   entry('PRE-FETCH(10)', 0x34, null, usage10('02'), 'read', preFetch),
   entry('SYNCHRONIZE CACHE(10)', 0x35, null, usage10('02'), 'write', synchronizeCache),
+  entry('READ DEFECT DATA(10)', 0x37, null, '00 1f 00000000 ffff 00', 'write', readDefectData10),
   entry('WRITE SAME(10)', 0x41, null, usage10('08'), 'write', writeSame, true),
   entry('UNMAP', 0x42, null, '00 00000000 3f ffff 00', 'write', unmap, true),
-  entry('LOG SENSE', 0x4d, null, '01 ffff 00 ffff ffff 00', 'exempt', state.logSense),
+  entry('LOG SENSE', 0x4d, null, '01 ffff 00 ffff ffff 00', 'exempt', logSense),
   entry('MODE SELECT(10)', 0x55, null, '11 0000000000 ffff 00', 'write', modeSelect10),
   entry('RESERVE(10)', 0x56, null, '00 000000000000 00 00', 'status', reserve),
   entry('RELEASE(10)', 0x57, null, '00 000000000000 00 00', 'exempt', release),
@@ -110,13 +117,22 @@ export const commands: readonly CommandEntry[] = [
   entry('WRITE(16)', 0x8a, null, usage16('18'), 'write', write, true),
   entry('ORWRITE(16)', 0x8b, null, usage16('18'), 'write', orWrite, true),
   entry('WRITE AND VERIFY(16)', 0x8e, null, usage16('12'), 'write', writeAndVerify, true),
-  entry('VERIFY(16)', 0x8f, null, usage16('12'), 'read', verify),
+  entry('VERIFY(16)', 0x8f, null, usage16('16'), 'read', verify),
   entry('PRE-FETCH(16)', 0x90, null, usage16('02'), 'read', preFetch),
   entry('SYNCHRONIZE CACHE(16)', 0x91, null, usage16('02'), 'write', synchronizeCache),
   entry('WRITE SAME(16)', 0x93, null, usage16('09'), 'write', writeSame, true),
+  entry('WRITE ATOMIC(16)', 0x9c, null, '18 ffffffffffffffff 0000 ffff 3f 00', 'write', writeAtomic, true),
   entry('READ CAPACITY(16)', 0x9e, 0x10, '1f 0000000000000000 ffffffff 00 00', 'exempt', readCapacity16),
   entry('GET LBA STATUS', 0x9e, 0x12, '1f ffffffffffffffff ffffffff 00 00', 'read', getLbaStatus),
   entry('REPORT LUNS', Opcode.reportLuns, null, '00 ff 000000 ffffffff 00 00', 'exempt', reportLuns),
+  entry(
+    'REPORT TARGET PORT GROUPS',
+    0xa3,
+    0x0a,
+    '3f 00000000 ffffffff 00 00',
+    'exempt',
+    reportTargetPortGroups,
+  ),
   entry(
     'REPORT SUPPORTED OPERATION CODES',
     0xa3,
@@ -136,7 +152,8 @@ export const commands: readonly CommandEntry[] = [
   entry('READ(12)', 0xa8, null, usage12('18'), 'read', read),
   entry('WRITE(12)', 0xaa, null, usage12('18'), 'write', write, true),
   entry('WRITE AND VERIFY(12)', 0xae, null, usage12('12'), 'write', writeAndVerify, true),
-  entry('VERIFY(12)', 0xaf, null, usage12('12'), 'read', verify),
+  entry('VERIFY(12)', 0xaf, null, usage12('16'), 'read', verify),
+  entry('READ DEFECT DATA(12)', 0xb7, null, '1f ffffffff ffffffff 00 00', 'write', readDefectData12),
 ];
 
 /** By operation code: the entry, or the entries by service action. */

@@ -18,6 +18,8 @@ import { type TargetFacts, Task } from './task.ts';
 export interface DeviceServerOptions {
   /** Logical units by their number. The map may change while commands arrive. */
   units: Map<number, LogicalUnit>;
+  /** The SCSI device name: the target's iSCSI name (RFC 7143 4.2.7). VPD pages leave it out when not given. */
+  name?: string;
   /** The relative target port identifiers the target is reached at now; port 1 alone when not given. */
   ports?: () => readonly number[];
   /**
@@ -43,6 +45,7 @@ export class DeviceServer {
       lunNumbers: (nexus) => this.#lunNumbers(nexus),
       ports: options.ports ?? (() => [1]),
       abortTasks: options.abortTasks ?? null,
+      name: options.name ?? null,
     };
   }
 
@@ -61,11 +64,12 @@ export class DeviceServer {
     if (entry === 'unknown-opcode') return task.check(sense.invalidOpcode);
     if (nexus.attentions.length > 0 && !reportsNoAttention(cdb[0]!))
       return task.check(nexus.attentions.shift()!);
-    if (entry === 'unknown-service-action') return task.invalidField();
+    if (entry === 'unknown-service-action') return task.invalidField(1, 4);
     if (unit.reservations.conflicts(nexus.name, entry.access)) return task.conflict();
     const usage = entry.usage;
     for (let index = 1; index < usage.length; index += 1) {
-      if ((cdb[index]! & ~usage[index]!) !== 0) return task.invalidField();
+      const unknownBits = cdb[index]! & ~usage[index]!;
+      if (unknownBits !== 0) return task.invalidField(index, 31 - Math.clz32(unknownBits));
     }
     if (entry.writes && unit.control.softwareWriteProtect) return task.check(sense.writeProtected);
     entry.handler(task);

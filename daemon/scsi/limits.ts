@@ -10,6 +10,8 @@ export const maxUnmapBlocks = (512 * MiB) / sectorSizeBytes;
 export const maxUnmapDescriptors = 256;
 /** 16 MiB: what WRITE SAME may have to write out in full before it answers. */
 export const maxWriteSameBlocks = (16 * MiB) / sectorSizeBytes;
+/** 1 MiB: what databases and file systems write as one, many times over, and an eighth of a journal batch. */
+export const maxAtomicWriteBlocks = MiB / sectorSizeBytes;
 /** The longest step of a command that works in steps (WRITE SAME, VERIFY), in bytes. */
 export const stepBytes = MiB;
 /** Descriptors in one GET LBA STATUS answer. */
@@ -22,4 +24,6 @@ assert(
   'both halves come in one transfer',
 );
 assert(maxWriteSameBlocks <= maxUnmapBlocks, 'WRITE SAME may unmap what it writes');
+assert(maxAtomicWriteBlocks * sectorSizeBytes <= maxTransferBytes, 'an atomic write is one transfer');
+assert(maxAtomicWriteBlocks <= 0xffff, 'the field of the CDB has two bytes');
 assert(stepBytes <= maxTransferBytes, 'a step fits into a pooled buffer');

@@ -24,8 +24,16 @@ export interface UnitIdentity {
 export interface LogicalUnitOptions {
   device: BlockDevice;
   identity: UnitIdentity;
+  /** What LOG SENSE tells of the store; its page is not there when not given. */
+  provisioning?: () => Provisioning;
   /** Where READ takes its buffers from; one pool for all units of the process when not given. */
   buffers?: BufferPool;
+}
+
+/** What a thin unit takes of its store, and what the store has left for this and other units. */
+export interface Provisioning {
+  availableBytes: number;
+  usedBytes: number;
 }
 
 /** What the unit knows of one I_T nexus that is logged in. */
@@ -57,6 +65,7 @@ export class LogicalUnit {
   readonly identity: Required<UnitIdentity>;
   readonly buffers: BufferPool;
   readonly reservations: Reservations;
+  readonly provisioning: (() => Provisioning) | null;
   readonly guard = new RangeGuard();
   readonly control: ControlSettings = { descriptorSense: false, softwareWriteProtect: false };
   readonly #nexuses = new Map<string, UnitNexus>();
@@ -78,6 +87,7 @@ export class LogicalUnit {
       revision: identity.revision ?? '1',
     };
     assert(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(this.identity.uuid), 'an identity has a UUID');
+    this.provisioning = options.provisioning ?? null;
     this.buffers = options.buffers ?? sharedBuffers;
     this.reservations = new Reservations((nexus, what) => this.#raise(nexus, what));
   }

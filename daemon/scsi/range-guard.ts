@@ -1,10 +1,11 @@
 /**
- * Keeps other changes out of a range while a command works on it in several steps.
+ * Keeps other commands out of a range while a command works on it in several steps.
  *
  * The device carries out overlapping operations in the order they were called in; that is enough for a command that
  * is one operation. COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY and WRITE SAME take several, and nobody may
- * change the range between them. They `hold` it; every other change that overlaps a held range waits its turn.
- * While nothing is held, `idle` is true and a change may go straight to the device: the hot path pays one comparison.
+ * change the range between them. WRITE ATOMIC is one, but nobody may see a part of it. They `hold` their range; every
+ * other change, and every READ, that overlaps a held range waits its turn.
+ * While nothing is held, `idle` is true and a command may go straight to the device: the hot path pays one comparison.
  * Who waits is a command in flight, so the queue is bounded by the transport's command window.
  */
 import { assert } from '../base/assert.ts';
@@ -27,7 +28,7 @@ export class RangeGuard {
     return this.#held.size === 0;
   }
 
-  /** Calls `start` at once, or when no held range overlaps. For a change that is one call of the device. */
+  /** Calls `start` at once, or when no held range overlaps. For a command that is one call of the device. */
   change(offsetBytes: number, lengthBytes: number, start: () => void): void {
     this.#enter({ offsetBytes, endBytes: offsetBytes + lengthBytes, exclusive: false, start });
   }

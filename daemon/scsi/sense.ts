@@ -21,6 +21,7 @@ export const sense = {
   becomingReady: code(0x2, 0x04, 0x01),
   writeError: code(0x3, 0x0c, 0x00),
   unrecoveredReadError: code(0x3, 0x11, 0x00),
+  selfTestFailed: code(0x4, 0x3e, 0x03),
   internalTargetFailure: code(0x4, 0x44, 0x00),
   parameterListLengthError: code(0x5, 0x1a, 0x00),
   invalidOpcode: code(0x5, 0x20, 0x00),
@@ -42,6 +43,12 @@ export const sense = {
   spaceAllocationFailed: code(0x7, 0x27, 0x07),
   miscompareDuringVerify: code(0xe, 0x1d, 0x00),
 } as const;
+
+/** Which bit of the CDB is wrong (SPC-4 4.5.2.4.2): its byte, and the left-most bit of the field when that is known. */
+export interface CdbField {
+  byte: number;
+  bit: number | null;
+}
 
 /** What was done to the device when it failed. */
 export type DeviceOperation = 'read' | 'write';
@@ -73,41 +80,77 @@ export function senseOfError(
   return { code: mapped, information: known ? Math.floor(offsetBytes / sectorSizeBytes) : null };
 }
 
+/**
+ * The sense of a command whose effect had to be made durable and could not be: to be sent again when what is wrong
+ * passes by itself, else a fault of the target.
+ */
+export function senseOfFailedSave(thrown: unknown): SenseCode {
+  const { code } = senseOfError(thrown, 'write');
+  return code === sense.becomingReady ? code : sense.internalTargetFailure;
+}
+
 const fixedLengthBytes = 18;
 const descriptorHeaderBytes = 8;
 const informationDescriptorBytes = 12;
+const fieldDescriptorBytes = 8;
+
+/**
+ * The sense key specific bytes with ILLEGAL REQUEST (4.5.2.4.2): SKSV 80h, C/D 40h (the CDB), BPV 08h with the bit
+ * pointer, then the field pointer in two bytes.
+ */
+function writeFieldPointer(bytes: Buffer, at: number, field: CdbField): void {
+  bytes[at] = 0xc0 | (field.bit === null ? 0 : 0x08 | field.bit);
+  bytes.writeUInt16BE(field.byte, at + 1);
+}
 
 /**
  * Current-error sense data. `information`: an LBA, or an offset with MISCOMPARE.
  * Fixed format (4.5.3): 70h, 0, key, INFORMATION(4), length 10, ..., ASC at 12, ASCQ at 13; VALID (80h) when
- * INFORMATION fits into 32 bits. Descriptor format (4.5.2): 72h, key, ASC, ASCQ, 0, 0, 0, length, descriptors.
+ * INFORMATION fits into 32 bits; the field pointer at 15. Descriptor format (4.5.2): 72h, key, ASC, ASCQ, 0, 0, 0,
+ * length, descriptors.
  */
-export function encodeSense(what: SenseCode, information: number | null, descriptorFormat: boolean): Buffer {
-  if (descriptorFormat) {
-    const extra = information === null ? 0 : informationDescriptorBytes;
-    const bytes = Buffer.alloc(descriptorHeaderBytes + extra);
-    bytes[0] = 0x72;
-    bytes[1] = what.key;
-    bytes[2] = what.asc;
-    bytes[3] = what.ascq;
-    bytes[7] = extra;
-    if (information !== null) {
-      bytes[8] = 0x00;
-      bytes[9] = informationDescriptorBytes - 2;
-      bytes[10] = 0x80;
-      bytes.writeBigUInt64BE(BigInt(information), 12);
-    }
-    return bytes;
-  }
+export function encodeSense(
+  what: SenseCode,
+  information: number | null,
+  descriptorFormat: boolean,
+  field: CdbField | null = null,
+): Buffer {
+  if (descriptorFormat) return encodeDescriptorSense(what, information, field);
   const bytes = Buffer.alloc(fixedLengthBytes);
   bytes[0] = 0x70;
   bytes[2] = what.key;
   bytes[7] = fixedLengthBytes - 8;
   bytes[12] = what.asc;
   bytes[13] = what.ascq;
+  if (field !== null) writeFieldPointer(bytes, 15, field);
   if (information !== null && information <= 0xffffffff) {
     bytes[0] = 0xf0;
     bytes.writeUInt32BE(information, 3);
+  }
+  return bytes;
+}
+
+/** Descriptors: information (00h), sense key specific (02h), each only when there is something to say. */
+function encodeDescriptorSense(what: SenseCode, information: number | null, field: CdbField | null): Buffer {
+  const informationBytes = information === null ? 0 : informationDescriptorBytes;
+  const extra = informationBytes + (field === null ? 0 : fieldDescriptorBytes);
+  const bytes = Buffer.alloc(descriptorHeaderBytes + extra);
+  bytes[0] = 0x72;
+  bytes[1] = what.key;
+  bytes[2] = what.asc;
+  bytes[3] = what.ascq;
+  bytes[7] = extra;
+  if (information !== null) {
+    bytes[8] = 0x00;
+    bytes[9] = informationDescriptorBytes - 2;
+    bytes[10] = 0x80;
+    bytes.writeBigUInt64BE(BigInt(information), 12);
+  }
+  if (field !== null) {
+    const at = descriptorHeaderBytes + informationBytes;
+    bytes[at] = 0x02;
+    bytes[at + 1] = fieldDescriptorBytes - 2;
+    writeFieldPointer(bytes, at + 4, field);
   }
   return bytes;
 }

@@ -3,7 +3,14 @@ import { assert } from '../base/assert.ts';
 import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
 import type { LogicalUnit, UnitNexus } from './logical-unit.ts';
 import type { ReservationAccess } from './reservations.ts';
-import { type DeviceOperation, encodeSense, type SenseCode, sense, senseOfError } from './sense.ts';
+import {
+  type CdbField,
+  type DeviceOperation,
+  encodeSense,
+  type SenseCode,
+  sense,
+  senseOfError,
+} from './sense.ts';
 
 /** One row of the command table (command-table.ts). */
 export interface CommandEntry {
@@ -31,6 +38,8 @@ export interface TargetFacts {
   ports(): readonly number[];
   /** See DeviceServerOptions.abortTasks. */
   readonly abortTasks: ((nexus: string, lun: Buffer, done: () => void) => void) | null;
+  /** See DeviceServerOptions.name. */
+  readonly name: string | null;
 }
 
 const noData: readonly Buffer[] = [];
@@ -97,8 +106,9 @@ export class Task {
   }
 
   /** CHECK CONDITION. */
-  check(what: SenseCode, information: number | null = null): void {
-    this.#end(ScsiStatus.checkCondition, encodeSense(what, information, this.unit.control.descriptorSense));
+  check(what: SenseCode, information: number | null = null, field: CdbField | null = null): void {
+    const { descriptorSense } = this.unit.control;
+    this.#end(ScsiStatus.checkCondition, encodeSense(what, information, descriptorSense, field));
   }
 
   /** CHECK CONDITION for what the device said. */
@@ -107,8 +117,9 @@ export class Task {
     this.check(code, information);
   }
 
-  invalidField(): void {
-    this.check(sense.invalidFieldInCdb);
+  /** INVALID FIELD IN CDB, with the byte of the field that is wrong and its left-most bit when they are known. */
+  invalidField(byte: number | null = null, bit: number | null = null): void {
+    this.check(sense.invalidFieldInCdb, null, byte === null ? null : { byte, bit });
   }
 
   conflict(): void {

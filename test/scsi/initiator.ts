@@ -42,8 +42,10 @@ export function outcome(reply: ScsiReply): string {
 export class Initiator {
   readonly nexus: string;
   readonly #server: DeviceServer;
+  readonly #port: number;
 
-  constructor(server: DeviceServer, nexus: string) {
+  constructor(server: DeviceServer, nexus: string, port = 1) {
+    this.#port = port;
     this.#server = server;
     this.nexus = nexus;
   }
@@ -57,7 +59,7 @@ export class Initiator {
     const { dataOut = Buffer.alloc(0), expectedInBytes = 1 << 24, lun = lunZero } = options;
     return new Promise((resolve) => {
       const cdb = Buffer.concat([bytes], 16);
-      const command = { lun, cdb, dataOut, expectedInBytes, nexus: this.nexus, port: 1 };
+      const command = { lun, cdb, dataOut, expectedInBytes, nexus: this.nexus, port: this.#port };
       this.#server.execute(command, resolve);
     });
   }

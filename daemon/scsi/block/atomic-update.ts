@@ -1,7 +1,9 @@
 /**
- * Commands that read, decide and write as one step against all other changes of the blocks: COMPARE AND WRITE
- * (SBC-3 5.3) and ORWRITE (SBC-3 5.8). The range guard keeps other changes out; the device's own order keeps reads
- * whole.
+ * Commands that read, decide and write as one step against all other commands to the blocks: COMPARE AND WRITE
+ * (SBC-3 5.3) and ORWRITE (SBC-3 5.8). The range guard keeps the others out.
+ *
+ *     89h | WRPROTECT E0h, DPO 10h, FUA 08h | LBA (8) | - (3) | NUMBER OF LOGICAL BLOCKS | GROUP NUMBER | CONTROL
+ *     8Bh | ORPROTECT E0h, DPO 10h, FUA 08h | LBA (8) | TRANSFER LENGTH (4) | GROUP NUMBER | CONTROL
  */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import { maxCompareAndWriteBlocks } from '../limits.ts';

@@ -1,4 +1,9 @@
-/** SYNCHRONIZE CACHE and PRE-FETCH, 10 and 16 (SBC-3 5.37, 5.38, 5.10, 5.11). */
+/**
+ * SYNCHRONIZE CACHE and PRE-FETCH, 10 and 16 (SBC-3 5.37, 5.38, 5.10, 5.11).
+ *
+ *     34h, 35h | IMMED 02h | LBA (4) | GROUP NUMBER | NUMBER OF LOGICAL BLOCKS (2) | CONTROL
+ *     90h, 91h | IMMED 02h | LBA (8) | NUMBER OF LOGICAL BLOCKS (4) | GROUP NUMBER | CONTROL
+ */
 import type { Task } from '../task.ts';
 import { blockCount, firstBlock, inRange } from './block-range.ts';
 
@@ -12,7 +17,10 @@ export function synchronizeCache(task: Task): void {
   unit.device.flush((error) => (error === null ? task.good() : task.failed(error, 'write')));
 }
 
-/** GOOD, rather than CONDITION MET, says that not all of it may be in the cache (SBC-3 5.10). */
+/**
+ * GOOD, rather than CONDITION MET, says that not all of it is in a cache (SBC-3 5.10): data are never read ahead, and
+ * what was read stays in the operating system's cache, which tells nobody what it holds.
+ */
 export function preFetch(task: Task): void {
   const { cdb } = task;
   if (inRange(task, firstBlock(cdb), blockCount(cdb))) task.good();

@@ -1,4 +1,10 @@
-/** READ CAPACITY 10 and 16, GET LBA STATUS (SBC-3 5.20, 5.21, 5.5). */
+/**
+ * READ CAPACITY 10 and 16, GET LBA STATUS (SBC-3 5.20, 5.21, 5.5).
+ *
+ *     25h | - | LBA (4, obsolete: zero) | - (3) | CONTROL
+ *     9Eh | 10h | - (8) | ALLOCATION LENGTH (4) | - | CONTROL
+ *     9Eh | 12h | STARTING LBA (8) | ALLOCATION LENGTH (4) | REPORT TYPE (SBC-4; 00h, all blocks, alone) | CONTROL
+ */
 import { blockSizeBytes, sectorSizeBytes } from '../../base/limits.ts';
 import { maxLbaStatusDescriptors, maxLbaStatusQuestions } from '../limits.ts';
 import type { Task } from '../task.ts';
@@ -6,7 +12,7 @@ import { firstBlock, inRange } from './block-range.ts';
 
 export function readCapacity10(task: Task): void {
   const { cdb, unit } = task;
-  if (cdb.readUInt32BE(2) !== 0) return task.invalidField();
+  if (cdb.readUInt32BE(2) !== 0) return task.invalidField(2);
   const data = Buffer.alloc(8);
   // FFFFFFFFh sends the initiator to READ CAPACITY(16).
   data.writeUInt32BE(Math.min(unit.sectorCount - 1, 0xffffffff), 0);
@@ -63,7 +69,10 @@ export function getLbaStatus(task: Task): void {
   next(start);
 }
 
-/** PARAMETER DATA LENGTH counts from byte 4; a descriptor: LBA, blocks, status 0 (mapped) or 1 (deallocated). */
+/**
+ * PARAMETER DATA LENGTH counts from byte 4; a descriptor: LBA, blocks, status 0 (mapped) or 1 (deallocated). The first
+ * begins at the LBA asked for, also in the middle of a physical block (SBC-4 5.8.2.3).
+ */
 function encodeStatus(found: readonly BlockStatus[]): Buffer {
   const data = Buffer.alloc(headerBytes + found.length * descriptorBytes);
   data.writeUInt32BE(data.length - 4, 0);

@@ -3,6 +3,12 @@ import { sectorSizeBytes } from '../../base/limits.ts';
 import type { Task } from '../task.ts';
 import { blockCount, firstBlock, forcesUnitAccess, transferable, wholeSectors } from './block-range.ts';
 
+/**
+ *     08h LBA (21 bits) | TRANSFER LENGTH | CONTROL
+ *     28h RDPROTECT E0h, DPO 10h, FUA 08h | LBA (4) | GROUP NUMBER | TRANSFER LENGTH (2) | CONTROL
+ *     88h RDPROTECT, DPO, FUA | LBA (8) | TRANSFER LENGTH (4) | GROUP NUMBER | CONTROL
+ *     A8h RDPROTECT, DPO, FUA | LBA (4) | TRANSFER LENGTH (4) | GROUP NUMBER | CONTROL
+ */
 export function read(task: Task): void {
   const { cdb, unit } = task;
   const block = firstBlock(cdb);
@@ -11,12 +17,20 @@ export function read(task: Task): void {
   if (forcesUnitAccess(cdb) && unit.device.durability === 'flush') {
     // FUA: what is returned must be on the medium (SBC-3 4.15.3.1); so what the cache holds goes there first.
     unit.device.flush((error) => {
-      if (error === null) readBlocks(task, block, blocks);
+      if (error === null) readUndivided(task, block, blocks);
       else task.failed(error, 'read');
     });
     return;
   }
-  readBlocks(task, block, blocks);
+  readUndivided(task, block, blocks);
+}
+
+/** Waits for a command that must be seen as a whole, if one is under way (WRITE ATOMIC, COMPARE AND WRITE). */
+function readUndivided(task: Task, block: number, blocks: number): void {
+  const { guard } = task.unit;
+  if (guard.idle || blocks === 0) return readBlocks(task, block, blocks);
+  const offsetBytes = block * sectorSizeBytes;
+  guard.change(offsetBytes, blocks * sectorSizeBytes, () => readBlocks(task, block, blocks));
 }
 
 /** Reads no more than the initiator takes: the rest would be thrown away. */
@@ -35,6 +49,7 @@ function readBlocks(task: Task, block: number, blocks: number): void {
   });
 }
 
+/** 0Ah, 2Ah, 8Ah, AAh: the layouts of READ, with WRPROTECT. */
 export function write(task: Task): void {
   const { cdb, unit, command } = task;
   const block = firstBlock(cdb);

@@ -1,4 +1,9 @@
-/** UNMAP (SBC-3 5.39). All of the parameter list is checked before any of it is carried out. */
+/**
+ * UNMAP (SBC-3 5.39). All of the parameter list is checked before any of it is carried out. ANCHOR (01h of byte 1) is
+ * refused: no space is set aside for blocks that hold nothing (ANC_SUP 000b in VPD page B2h).
+ *
+ *     42h | - | - (4) | GROUP NUMBER | PARAMETER LIST LENGTH (2) | CONTROL
+ */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import { maxUnmapBlocks, maxUnmapDescriptors } from '../limits.ts';
 import { type SenseCode, sense } from '../sense.ts';

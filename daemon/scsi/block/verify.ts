@@ -1,22 +1,45 @@
-/** VERIFY and WRITE AND VERIFY, 10, 12 and 16 (SBC-3 5.40 to 5.42, 5.50 to 5.52). BYTCHK 00b and 01b. */
+/**
+ * VERIFY and WRITE AND VERIFY, 10, 12 and 16 (SBC-4 5.36 to 5.38, 5.53 to 5.55).
+ *
+ *     2Fh | VRPROTECT E0h, DPO 10h, BYTCHK 06h | LBA (4) | GROUP NUMBER | VERIFICATION LENGTH (2) | CONTROL
+ *     8Fh | VRPROTECT, DPO, BYTCHK | LBA (8) | VERIFICATION LENGTH (4) | GROUP NUMBER | CONTROL
+ *     AFh | VRPROTECT, DPO, BYTCHK | LBA (4) | VERIFICATION LENGTH (4) | GROUP NUMBER | CONTROL
+ *     2Eh, 8Eh, AEh: WRITE AND VERIFY, the same with WRPROTECT and TRANSFER LENGTH
+ */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import { stepBytes } from '../limits.ts';
 import { sense } from '../sense.ts';
 import type { Task } from '../task.ts';
 import { blockCount, firstBlock, transferable, wholeSectors } from './block-range.ts';
 
-function comparesBytes(cdb: Buffer): boolean {
-  return (cdb[1]! & 0x02) !== 0;
+/**
+ * What the blocks are compared with (SBC-4 5.36): nothing but their own checksums, the data-out block by block, or
+ * its one block with each of them. 10b is reserved everywhere, 11b for WRITE AND VERIFY: its usage map has no 04h.
+ */
+const ByteCheck = { medium: 0b00, dataOut: 0b01, oneBlock: 0b11 } as const;
+
+function byteCheck(cdb: Buffer): number {
+  return (cdb[1]! >> 1) & 0b11;
 }
 
 export function verify(task: Task): void {
   const { cdb, command } = task;
   const block = firstBlock(cdb);
   const blocks = blockCount(cdb);
+  const check = byteCheck(cdb);
+  if (check === 0b10) return task.invalidField(1, 2);
   if (!transferable(task, block, blocks)) return;
   const lengthBytes = blocks * sectorSizeBytes;
-  if (!comparesBytes(cdb)) {
+  if (check === ByteCheck.medium) {
     checkMedium(task, block * sectorSizeBytes, lengthBytes, null, () => task.good());
+    return;
+  }
+  if (check === ByteCheck.oneBlock) {
+    if (blocks === 0) return task.good();
+    const sector = wholeSectors(command.dataOut, sectorSizeBytes);
+    if (sector.length === 0) return task.good(sectorSizeBytes);
+    const repeated = Buffer.alloc(Math.min(stepBytes, lengthBytes), sector);
+    checkMedium(task, block * sectorSizeBytes, lengthBytes, repeated, () => task.good(sectorSizeBytes));
     return;
   }
   const expected = wholeSectors(command.dataOut, lengthBytes);
@@ -39,14 +62,14 @@ export function writeAndVerify(task: Task): void {
         release();
         return task.failed(error, 'write');
       }
-      const expected = comparesBytes(cdb) ? data : null;
+      const expected = byteCheck(cdb) === ByteCheck.dataOut ? data : null;
       checkMedium(task, offsetBytes, data.length, expected, () => task.good(wantedBytes), release);
     });
   });
 }
 
 /**
- * Reads a range step by step and compares it with `expected`, if there is any. `ended` is called first, whatever
+ * Reads a range step by step and compares it with `expected`, if there is any: all of it, or what every step repeats. `ended` is called first, whatever
  * the result; then `good`, unless the task has been answered with an error.
  */
 function checkMedium(
@@ -79,7 +102,7 @@ function checkMedium(
         return task.failed(error, 'read');
       }
       const nextBytes = doneBytes + target.length;
-      if (expected !== null && !target.equals(expected.subarray(doneBytes, nextBytes))) {
+      if (expected !== null && !matches(target, expected, doneBytes)) {
         end();
         return task.check(sense.miscompareDuringVerify);
       }
@@ -87,4 +110,9 @@ function checkMedium(
     });
   };
   step(0);
+}
+
+function matches(read: Buffer, expected: Buffer, doneBytes: number): boolean {
+  const start = doneBytes % expected.length;
+  return read.equals(expected.subarray(start, start + read.length));
 }

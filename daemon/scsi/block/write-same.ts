@@ -1,4 +1,10 @@
-/** WRITE SAME 10 and 16 (SBC-3 5.53, 5.54), with UNMAP and NDOB. */
+/**
+ * WRITE SAME 10 and 16 (SBC-4 5.58, 5.59), with UNMAP and NDOB. ANCHOR is refused: no space is set aside for blocks
+ * that hold nothing (ANC_SUP 000b in VPD page B2h).
+ *
+ *     41h | WRPROTECT E0h, UNMAP 08h | LBA (4) | GROUP NUMBER | NUMBER OF LOGICAL BLOCKS (2) | CONTROL
+ *     93h | WRPROTECT E0h, UNMAP 08h, NDOB 01h | LBA (8) | NUMBER OF LOGICAL BLOCKS (4) | GROUP NUMBER | CONTROL
+ */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import { maxWriteSameBlocks, stepBytes } from '../limits.ts';
 import type { Task } from '../task.ts';
@@ -12,11 +18,11 @@ export function writeSame(task: Task): void {
   // In the CDB of 10 bytes this bit is reserved, and refused by its usage map.
   const withoutData = (cdb[1]! & 0x01) !== 0;
   const block = firstBlock(cdb);
-  const blocks = blockCount(cdb);
-  if (!inRange(task, block, blocks)) return;
-  // Zero would mean "to the end"; with the limit below that is of no use, and WSNZ in VPD page B0h says so.
-  if (blocks === 0) return task.invalidField();
-  if (blocks > maxWriteSameBlocks) return task.invalidField();
+  // Zero means "to the end" (WSNZ 0 in VPD page B0h); what is longer than allowed is refused like any other number.
+  const toEnd = blockCount(cdb) === 0;
+  if (!inRange(task, block, toEnd ? 1 : blockCount(cdb))) return;
+  const blocks = toEnd ? unit.sectorCount - block : blockCount(cdb);
+  if (blocks > maxWriteSameBlocks) return task.invalidField(cdb[0] === 0x41 ? 7 : 10);
   if (!withoutData && command.dataOut.length !== sectorSizeBytes) return task.invalidField();
 
   const sector = withoutData ? zeroSector : command.dataOut;

@@ -1,10 +1,14 @@
-/** REPORT LUNS (SPC-4 6.33). */
+/**
+ * REPORT LUNS (SPC-4 6.33).
+ *
+ *     A0h | - | SELECT REPORT | - (3) | ALLOCATION LENGTH (4) | - | CONTROL
+ */
 import { encodeLun, reportLunsWellKnown } from '../logical-unit-number.ts';
 import type { Task } from '../task.ts';
 
 export function reportLuns(task: Task): void {
   const data = reportLunsData(task.cdb[2]!, task.target.lunNumbers(task.nexus.name));
-  if (data === null) return task.invalidField();
+  if (data === null) return task.invalidField(2);
   task.parameterData(data, task.cdb.readUInt32BE(6));
 }
 

@@ -1,4 +1,8 @@
-/** INQUIRY (SPC-4 6.6): the standard data, and the way to the vital product data pages. */
+/**
+ * INQUIRY (SPC-4 6.6): the standard data, and the way to the vital product data pages.
+ *
+ *     12h | EVPD 01h | PAGE CODE | ALLOCATION LENGTH (2) | CONTROL
+ */
 import type { UnitIdentity } from '../logical-unit.ts';
 import type { Task } from '../task.ts';
 import { paddedAscii, vitalProductData } from './vital-product-data.ts';
@@ -16,12 +20,12 @@ export function inquiry(task: Task): void {
   const { cdb } = task;
   const allocationLengthBytes = cdb.readUInt16BE(3);
   if ((cdb[1]! & 0x01) === 0) {
-    if (cdb[2] !== 0) return task.invalidField();
+    if (cdb[2] !== 0) return task.invalidField(2);
     task.parameterData(standardInquiry(directAccessBlock, task.unit.identity), allocationLengthBytes);
     return;
   }
-  const page = vitalProductData(cdb[2]!, task.unit);
-  if (page === null) return task.invalidField();
+  const page = vitalProductData(cdb[2]!, { unit: task.unit, target: task.target, port: task.command.port });
+  if (page === null) return task.invalidField(2);
   task.parameterData(page, allocationLengthBytes);
 }
 
@@ -41,6 +45,7 @@ function standardInquiry(peripheral: number, identity: Partial<UnitIdentity>): B
   data[2] = 0x06; // VERSION: SPC-4
   data[3] = 0x12; // HISUP: LUNs as SAM-5 has them; RESPONSE DATA FORMAT 2
   data[4] = standardLengthBytes - 5;
+  if (peripheral === directAccessBlock) data[5] = 0x10; // TPGS 01b: implicit asymmetric access
   data[7] = 0x02; // CMDQUE
   data.write(paddedAscii(identity.vendor ?? 'WEFT', 8), 8, 'latin1');
   data.write(paddedAscii(identity.product ?? 'Volume', 16), 16, 'latin1');

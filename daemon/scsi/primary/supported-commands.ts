@@ -1,4 +1,9 @@
-/** REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS (SPC-4 6.35, 6.36), from the command table. */
+/**
+ * REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS (SPC-4 6.35, 6.36), from the command table.
+ *
+ *     A3h | 0Ch | RCTD 80h, REPORTING OPTIONS 07h | OPERATION CODE | SERVICE ACTION (2) | ALLOCATION LENGTH (4) | - | CONTROL
+ *     A3h | 0Dh | REPD 80h | - (3) | ALLOCATION LENGTH (4) | - | CONTROL
+ */
 import type { CommandEntry, Task } from '../task.ts';
 
 const reportingOptions = { all: 0, opcode: 1, opcodeWithServiceAction: 2, either: 3 } as const;
@@ -22,12 +27,12 @@ export function reportSupportedOperationCodes(task: Task): void {
   if (option === reportingOptions.all) {
     return task.parameterData(allCommands(target.commands, withTimeouts), allocationLengthBytes);
   }
-  if (option > reportingOptions.either) return task.invalidField();
+  if (option > reportingOptions.either) return task.invalidField(2, 2);
   const sameOpcode = target.commands.filter((entry) => entry.opcode === opcode);
   const hasServiceActions = sameOpcode.some((entry) => entry.serviceAction !== null);
-  if (option === reportingOptions.opcode && hasServiceActions) return task.invalidField();
+  if (option === reportingOptions.opcode && hasServiceActions) return task.invalidField(2, 2);
   if (option === reportingOptions.opcodeWithServiceAction && sameOpcode.length > 0 && !hasServiceActions) {
-    return task.invalidField();
+    return task.invalidField(2, 2);
   }
   const wanted = hasServiceActions ? serviceAction : null;
   const ignoresAction = option === reportingOptions.opcode;

@@ -163,12 +163,28 @@ t.test('WRITE SAME checks range, length, data and anchor', async (t) => {
     t.equal(await first.result(cdb(opcode, 0, endBlock + 1, 0), sector), '05/21/00');
     for (const bytes of [0, 256, 1024])
       t.equal(await first.result(cdb(opcode, 0, 0, 1), Buffer.alloc(bytes)), '05/24/00');
-    t.equal(await first.result(cdb(opcode, 0, 0, 0), sector), '05/24/00', 'WSNZ');
+    t.equal(await first.result(cdb(opcode, 0, endBlock, 0), sector), '05/21/00');
+    t.equal(await first.result(cdb(opcode, 0, 0, 0), sector), '05/24/00', 'to the end is too far');
     t.same(device.calls, []);
   }
   const { first } = bench();
   t.equal(await first.result(cdb16(0x93, 0, 0, maxWriteSameBlocks + 1), pattern(1)), '05/24/00');
   t.equal(await first.result(cdb16(0x93, 0x08, 0, maxWriteSameBlocks), Buffer.alloc(512)), 'GOOD');
+});
+
+t.test('WRITE SAME of zero blocks goes to the end of the unit', async (t) => {
+  for (const [opcode, cdb] of [
+    [0x41, cdb10],
+    [0x93, cdb16],
+  ] as const) {
+    const { device, first } = bench();
+    const sector = pattern(1, 5);
+    t.equal(await first.result(cdb(opcode, 0, endBlock - 3, 0), sector), 'GOOD');
+    t.same(device.peek(GiB - 4 * 512, 4 * 512), Buffer.concat([Buffer.alloc(512), sector, sector, sector]));
+    const first1 = endBlock - maxWriteSameBlocks;
+    t.equal(await first.result(cdb(opcode, 0x08, first1, 0), Buffer.alloc(512)), 'GOOD');
+    t.equal(await first.result(cdb(opcode, 0x08, first1 - 1, 0), Buffer.alloc(512)), '05/24/00');
+  }
 });
 
 t.test('a failed WRITE SAME is reported and frees its range', async (t) => {

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { WeftError } from '../../../daemon/base/errors.ts';
 import { GiB, MiB, sectorSizeBytes } from '../../../daemon/base/limits.ts';
-import { bench, cdb10, cdb12, cdb16, pattern } from '../initiator.ts';
+import { bench, cdb10, cdb12, cdb16, outcome, pattern } from '../initiator.ts';
 
 const endBlock = GiB / sectorSizeBytes;
 const forms = [
@@ -20,9 +20,22 @@ t.test('VERIFY with BYTCHK compares with the data-out', async (t) => {
     t.equal(await first.result(cdb(verify, 0x02, 10, 5000), data), '0e/1d/00');
     t.equal(await first.result(cdb(verify, 0x02, 10, 0)), 'GOOD');
     t.equal(await first.result(cdb(verify, 0x04, 10, 1)), '05/24/00', 'BYTCHK 10b');
-    t.equal(await first.result(cdb(verify, 0x06, 10, 1), data), '05/24/00', 'BYTCHK 11b');
     t.equal(await first.result(cdb(verify, 0x02, endBlock, 1), data), '05/21/00');
     t.equal(await first.result(cdb(verify, 0x02, endBlock + 1, 0)), '05/21/00');
+  }
+});
+
+t.test('VERIFY with BYTCHK 11b compares one block with each', async (t) => {
+  for (const { verify, cdb } of forms) {
+    const { first } = bench();
+    const sector = pattern(1, 9);
+    await first.result(cdb16(0x93, 0, 7, 5000), sector);
+    const reply = await first.send(cdb(verify, 0x06, 7, 5000), { dataOut: sector });
+    t.equal(outcome(reply), 'GOOD');
+    t.equal(reply.wantedOutBytes, 512);
+    t.equal(await first.result(cdb(verify, 0x06, 7, 5001), sector), '0e/1d/00', 'the last differs');
+    t.equal(await first.result(cdb(verify, 0x06, 6, 2), sector), '0e/1d/00', 'the first differs');
+    t.equal(await first.result(cdb(verify, 0x06, 7, 0)), 'GOOD');
   }
 });
 
@@ -50,7 +63,8 @@ t.test('WRITE AND VERIFY refuses what WRITE refuses, and reports failures of bot
   for (const { writeAndVerify, cdb } of forms) {
     const { device, first } = bench();
     t.equal(await first.result(cdb(writeAndVerify, 0, endBlock, 1), pattern(1)), '05/21/00');
-    t.equal(await first.result(cdb(writeAndVerify, 0x04, 0, 1), pattern(1)), '05/24/00');
+    for (const reserved of [0x04, 0x06])
+      t.equal(await first.result(cdb(writeAndVerify, reserved, 0, 1), pattern(1)), '05/24/00');
     t.equal(await first.result(cdb(writeAndVerify, 0, 0, 0)), 'GOOD');
     const short = await first.send(cdb(writeAndVerify, 0, 0, 2), { dataOut: pattern(1) });
     t.equal(short.wantedOutBytes, 1024);

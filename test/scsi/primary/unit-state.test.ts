@@ -15,17 +15,8 @@ t.test('the short commands: what is accepted and what is not', async (t) => {
     ['1e 00 00 00 01', 'GOOD'],
     ['1e 00 00 00 00', 'GOOD'],
     ['1e 00 00 00 02', '05/24/00'],
-    ['1d 04', 'GOOD'], // default self test
-    ['1d 00', '05/24/00'],
-    ['1d 04 00 00 08', '05/24/00'], // a parameter list
-    ['4d 00 00 00 00 00 00 00 ff', 'GOOD'],
-    ['4d 00 00 ff 00 00 00 00 ff', 'GOOD'],
-    ['4d 00 0d 00 00 00 00 00 ff', '05/24/00'],
-    ['4d 01 00 00 00 00 00 00 ff', '05/24/00'], // save
   ];
   for (const [cdb, expected] of table) t.equal(await first.result(cdb), expected, cdb);
-  t.equal((await first.data('4d 00 00 00 00 00 00 00 ff')).toString('hex'), '0000000100');
-  t.equal((await first.data('4d 00 00 ff 00 00 00 00 ff')).toString('hex'), '40ff00020000');
 });
 
 t.test(
@@ -78,6 +69,23 @@ t.test('REPORT SUPPORTED OPERATION CODES describes one command', async (t) => {
   t.equal(await first.result(supported(1, 0x9e)), '05/24/00', 'it has service actions');
   t.equal(await first.result(supported(2, 0x28)), '05/24/00', 'it has none');
   t.equal(await first.result(supported(4, 0x28)), '05/24/00');
+});
+
+t.test('a refusal says which field of the CDB it is about', async (t) => {
+  const { unit, first } = bench();
+  const pointer = async (cdb: Buffer | string): Promise<string> =>
+    (await first.send(cdb)).sense!.toString('hex', 15, 18);
+  t.equal(
+    await pointer(supported(1, 0x9e)),
+    'ca0002',
+    'REPORTING OPTIONS: the command is there, not this way',
+  );
+  t.equal(await pointer('9e 1f'), 'cc0001', 'SERVICE ACTION');
+  t.equal(await pointer('28 20'), 'cd0001', 'RDPROTECT');
+  t.equal(await pointer('00 00 00 00 00 04'), 'ca0005', 'NACA');
+  unit.control.descriptorSense = true;
+  const reply = await first.send('28 20');
+  t.equal(reply.sense!.toString('hex'), '7205240000000008' + '02060000cd000100');
 });
 
 t.test('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS', async (t) => {
