@@ -31,6 +31,12 @@ export interface Config {
   nodeName: string;
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
   journal: { capacityBytes: number; fileSizeBytes: number };
+  /** Null: in the data directory. */
+  secretsKeyFile: string | null;
+  /** What becomes of secrets whose key is gone. */
+  secretsLost: 'refuse' | 'renew';
+  /** A file with what discovery sessions need to know; null: nothing. */
+  discoveryChapFile: string | null;
 }
 
 /** 'run' with a configuration, or what to print instead. */
@@ -105,6 +111,25 @@ const keys = {
     allowed: sizeRange(minJournalFileBytes, maxJournalFileBytes),
     meaning: 'the length of one journal file; at most half the capacity',
   },
+  'secrets.keyFile': {
+    schema: fileSchema(),
+    fallback: '',
+    allowed: 'a file, mode 0600; made when it does not exist',
+    meaning: 'the key that secrets are sealed with (default: secrets.key in the data directory)',
+  },
+  'secrets.lost': {
+    schema: z.enum(['refuse', 'renew']),
+    fallback: 'refuse',
+    allowed: 'refuse: weftd does not start; renew: these volumes get new secrets',
+    meaning: 'what to do with secrets whose key is gone',
+  },
+  'iscsi.discoveryChap': {
+    schema: fileSchema(),
+    fallback: '',
+    allowed:
+      'a file, mode 0600: user and secret, and for mutual CHAP another user and secret, with spaces between',
+    meaning: 'what an initiator must know to list targets (default: nothing)',
+  },
 } as const satisfies Record<string, Key>;
 
 type KeyName = keyof typeof keys;
@@ -156,6 +181,9 @@ function checked(found: Map<KeyName, Found>): Config {
     nodeName: value('node.name'),
     logLevel: value('log.level'),
     journal: { capacityBytes: value('journal.capacity'), fileSizeBytes: value('journal.fileSize') },
+    secretsKeyFile: value('secrets.keyFile'),
+    secretsLost: value('secrets.lost'),
+    discoveryChapFile: value('iscsi.discoveryChap'),
   };
   checkAdvertised(config);
   const { capacityBytes, fileSizeBytes } = config.journal;
@@ -286,7 +314,7 @@ export function helpText(): string {
 }
 
 function shown(fallback: unknown): string {
-  return Array.isArray(fallback) ? 'none' : String(fallback);
+  return Array.isArray(fallback) || fallback === '' ? 'none' : String(fallback);
 }
 
 function fallbackOf(name: KeyName): unknown {
@@ -331,6 +359,11 @@ function hostPortSchema(): z.ZodType<HostPort> {
     if (parsed === null) context.addIssue('not HOST:PORT');
     return parsed ?? z.NEVER;
   });
+}
+
+/** Empty: none. */
+function fileSchema(): z.ZodType<string | null> {
+  return z.string().transform((path) => (path === '' ? null : resolve(path)));
 }
 
 /** A list in the file, text with commas elsewhere. */

@@ -19,6 +19,7 @@ import { SqliteMapStore } from './extents/sqlite-map-store.ts';
 import { Portal } from './iscsi/portal.ts';
 import { LocalReplica } from './replica/local-replica.ts';
 import type { VolumeIdentity } from './replica/replica.ts';
+import { openSecrets, readDiscoveryChap } from './secret-files.ts';
 import { toldPortals } from './told-portals.ts';
 import { VolumeTargets } from './volume-targets.ts';
 
@@ -60,6 +61,8 @@ async function open(
   opened.push(() => data.unlock());
   const store = await openFile(join(data.path, 'control.db'), openSqliteControlStore);
   opened.push(() => store.close());
+  const secrets = await openSecrets(config, data.path, { store, random, log });
+  const discovery = await readDiscoveryChap(config.discoveryChapFile);
   const maps = await openFile(join(data.path, 'map.db'), (path) => SqliteMapStore.open(path));
   opened.push(() => maps.close());
   const replica = await LocalReplica.open(
@@ -81,12 +84,15 @@ async function open(
   const targets = new VolumeTargets({
     replica,
     epoch: data.label.starts,
+    discovery,
     admit: (volume, initiator) => catalog.volumes.admit(volume, initiator),
+    lists: (volume, initiator) => catalog.volumes.lists(volume, initiator),
+    credentials: (volume) => catalog.volumes.credentials(volume),
   });
   opened.push(() => targets.close());
   const onFault = (error: Error): void =>
     log.warn({ error: asWeftError(error).message }, 'background work failed');
-  const catalog = new Catalog({ store, host: targets, clock, random, onFault });
+  const catalog = new Catalog({ store, host: targets, clock, random, secrets, onFault });
   await catalog.start();
   opened.push(() => catalog.stop());
   const tokenFile = await ensureAdminToken(data.path, catalog.tokens);

@@ -2,8 +2,9 @@
  * Volumes as iSCSI targets: joins the catalog's records to the replica below and to the portal in front. It is the
  * catalog's volume host and the portal's directory of targets.
  */
+import type { TargetCredentials } from './control/access.ts';
 import { iqnOf, lunOf, type VolumeRecord } from './control/documents.ts';
-import type { VolumeHost, VolumeSession } from './control/volume-host.ts';
+import type { LoginRecords, VolumeHost, VolumeSession } from './control/volume-host.ts';
 import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
@@ -13,10 +14,16 @@ import { Volume } from './volume/volume.ts';
 
 export interface VolumeTargetsEnv {
   replica: LocalReplica;
+  /** What discovery sessions take; null: nothing. */
+  discovery: TargetCredentials | null;
   /** Carried by every operation: the start this is of the node. */
   epoch: number;
   /** Null when the initiator may use the volume now, else the reason. */
   admit: (volume: VolumeRecord, initiator: string) => string | null;
+  /** Whether the initiator may know that the volume is there. */
+  lists: (volume: VolumeRecord, initiator: string) => boolean;
+  /** What logins with the volume's target take now. */
+  credentials: (volume: VolumeRecord) => TargetCredentials;
 }
 
 export class VolumeTargets implements VolumeHost, TargetDirectory {
@@ -121,16 +128,49 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
 
   journal(): { usedBytes: number; capacityBytes: number } {
     return this.#env.replica.state().journal;
+  /** In a group, a session stays while any volume lists its initiator, and loses those that do not. */
+  async expel(record: VolumeRecord, everybody: boolean): Promise<number> {
+    const iqn = iqnOf(record);
+    const target = this.find(iqn);
+    if (this.#portal === null || target === null) return 0;
+    const initiators = new Set(this.#portal.sessions(iqn).map(({ initiator }) => initiator));
+    let dropped = 0;
+    for (const initiator of initiators) {
+      if (!everybody && target.lists(initiator)) continue;
+      dropped += await this.#portal.dropSessions(iqn, initiator);
+    }
+    if (record.group !== null) await this.dropSessions(record, null);
+    return dropped;
+  }
+
   }
 
   find(iqn: string): TargetEntry | null {
     const target = this.#targets.get(iqn);
     const first = target?.volumes()[0]?.record;
+  logins(): LoginRecords {
+    const guard = this.#portal?.guard;
+    const counts = guard?.counts ?? { succeeded: 0, failed: 0, throttled: 0 };
+    return { counts: { ...counts }, failures: guard?.recentFailures() ?? [] };
+  }
+
     if (target === undefined || first === undefined) return null;
     const { device } = target;
     const alias = first.group?.name ?? first.name;
-    // The volumes of a group have their credentials in common.
-    return { iqn, alias, device, chap: first.chap, admit: (initiator) => target.admit(initiator) };
+    const volumes = target.volumes();
+    return {
+      iqn,
+      alias,
+      device,
+      // The volumes of a group have them in common.
+      ...this.#env.credentials(first),
+      lists: (initiator) => volumes.some(({ record }) => this.#env.lists(record, initiator)),
+      admit: (initiator) => target.admit(initiator),
+    };
+  }
+
+  get discovery(): TargetCredentials {
+    return this.#env.discovery ?? { chap: null, mutualChap: null };
   }
 
   /** Discovery shows an initiator what it may log in to: names of other people's volumes are none of its business. */

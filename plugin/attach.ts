@@ -1,4 +1,6 @@
 /** How a volume of the fabric becomes a block device of this host: one interface, two engines. */
+import type { Credentials } from '../daemon/api/schema.ts';
+
 export interface AttachTarget {
   /** Of the volume; what is attached is found again by it. */
   volumeId: string;
@@ -6,7 +8,9 @@ export interface AttachTarget {
   lun: number;
   /** HOST:PORT, each tried in turn. */
   portals: readonly string[];
-  chap: { user: string; secret: string } | null;
+  chap: Credentials | null;
+  /** What the target must prove itself with; an engine that cannot ask for that refuses. */
+  mutualChap: Credentials | null;
 }
 
 export interface AttachedDevice {

@@ -149,6 +149,7 @@ export class HostVolume {
       lun: attachment.lun,
       portals: settings.portal === null ? attachment.portals : [settings.portal],
       chap: attachment.chap,
+      mutualChap: attachment.mutualChap ?? null,
     });
   }
 

@@ -156,14 +156,18 @@ export class OpenIscsiEngine implements AttachEngine {
     await set('node.session.auth.authmethod', target.chap === null ? 'None' : 'CHAP');
     if (target.chap !== null) {
       await set('node.session.auth.username', target.chap.user);
-      await this.#setSecret(node, target.chap.secret);
+      await this.#setSecret(node, 'password', target.chap.secret);
+    }
+    if (target.mutualChap !== null) {
+      await set('node.session.auth.username_in', target.mutualChap.user);
+      await this.#setSecret(node, 'password_in', target.mutualChap.secret);
     }
     await run(['--login'], loginTimeoutMs, [0, sessionExists]);
   }
 
   /** iscsiadm takes it on its command line only; its failure must not repeat it in a message. */
-  async #setSecret(node: string[], secret: string): Promise<void> {
-    const args = [...node, '--op', 'update', '--name', 'node.session.auth.password', '--value', secret];
+  async #setSecret(node: string[], key: 'password' | 'password_in', secret: string): Promise<void> {
+    const args = [...node, '--op', 'update', '--name', `node.session.auth.${key}`, '--value', secret];
     await runTool('iscsiadm', args, { timeoutMs: toolTimeoutMs }).catch((error) => {
       throw new WeftError(asWeftError(error).code, 'iscsiadm could not store the CHAP secret');
     });

@@ -56,6 +56,7 @@ export class UserspaceEngine implements AttachEngine {
   }
 
   async attach(target: AttachTarget): Promise<AttachedDevice> {
+    if (target.mutualChap !== null) throw cannotAskForProof(target);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const failures: string[] = [];
     for (const portal of target.portals) {
@@ -125,6 +126,15 @@ export class UserspaceEngine implements AttachEngine {
     }
     return [...names].map((name) => new StorageDaemon(this.#directory, name));
   }
+}
+
+/** QEMU has no option for it. Logging in without the proof would give away what the administrator asked for. */
+function cannotAskForProof({ iqn }: AttachTarget): WeftError {
+  return new WeftError(
+    'UNSUPPORTED',
+    `${iqn} is to prove itself (mutual CHAP), and the userspace attach cannot ask it to: use the kernel's initiator ` +
+      '(WEFT_ATTACH=open-iscsi), or take it off with "weft volume access NAME --mutual-chap none"',
+  );
 }
 
 /** An iSCSI name of this host (RFC 7143 §4.2.7.1): lower case letters, digits, '.', '-' and ':'. */

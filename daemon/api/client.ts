@@ -14,10 +14,12 @@ import type {
   ContainerCreate,
   ContainerUpdate,
   ErrorBody,
+  FailedLogin,
   Status,
   TokenCreate,
   TokenCreated,
   TokenInfo,
+  UpdatedVolume,
   Volume,
   VolumeClaim,
   VolumeCreate,
@@ -67,6 +69,11 @@ export class WeftClient {
     return this.#call('GET', '/api/v1/status');
   }
 
+  /** Initiators that were refused since the start, the last first; for administrators. */
+  async failedLogins(): Promise<FailedLogin[]> {
+    return (await this.#call<{ logins: FailedLogin[] }>('GET', '/api/v1/logins/failed')).logins;
+  }
+
   async containers(): Promise<Container[]> {
     return (await this.#call<{ containers: Container[] }>('GET', '/api/v1/containers')).containers;
   }
@@ -103,8 +110,8 @@ export class WeftClient {
     return this.#call('POST', '/api/v1/volumes', wanted);
   }
 
-  /** Grows it, or records what was made of it. */
-  updateVolume(name: string, change: VolumeUpdate): Promise<Volume> {
+  /** Grows it, records what was made of it, changes who may log in. */
+  updateVolume(name: string, change: VolumeUpdate): Promise<UpdatedVolume> {
     return this.#call('PATCH', path`/api/v1/volumes/${name}`, change);
   }
 

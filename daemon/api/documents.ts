@@ -35,7 +35,8 @@ export function volumeDocument({ catalog, node }: ApiServices, volume: VolumeRec
     iqn: iqnOf(volume),
     lun: lunOf(volume),
     portals: host.portals(),
-    authentication: volume.chap === null ? 'none' : 'chap',
+    authentication: volume.chap === null ? 'none' : volume.mutualChap === null ? 'chap' : 'mutual-chap',
+    allowedInitiators: volume.allowedInitiators,
     claim: claim === null ? null : claimDocument(claim),
     sessions: online ? host.sessions(volume) : [],
     node: node.name,
@@ -55,7 +56,8 @@ export function claimDocument(claim: {
 }
 
 export function attachmentDocument({ catalog }: ApiServices, volume: VolumeRecord): Attachment {
-  return { portals: catalog.host.portals(), iqn: iqnOf(volume), lun: lunOf(volume), chap: volume.chap };
+  const credentials = catalog.volumes.credentials(volume);
+  return { portals: catalog.host.portals(), iqn: iqnOf(volume), lun: lunOf(volume), ...credentials };
 }
 
 /** To a plugin, only its own volumes are counted. */

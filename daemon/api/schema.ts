@@ -27,6 +27,40 @@ const groupSchema = z
     'a group is 1 to 63 lower-case letters, digits, "." or "-", and starts with a letter or digit',
   );
 
+/** What travels as CHAP_N is text of up to 255 bytes; a space in it is not read alike by everybody. */
+const userSchema = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,255}$/, 'a CHAP user is 1 to 255 printable ASCII characters without spaces');
+/** RFC 7143 §9.2.1: at least 96 bits. Some initiators take 12 to 16 characters only. */
+const secretSchema = z
+  .string()
+  .regex(/^[\x21-\x7e]{12,255}$/, 'a CHAP secret is 12 to 255 printable ASCII characters without spaces');
+export const credentialsSchema = z.strictObject({ user: userSchema, secret: secretSchema });
+export type Credentials = z.infer<typeof credentialsSchema>;
+
+/**
+ * 'auto': the fabric makes a secret of 96 random bits, and a user when there is none yet. 'none': none. An object:
+ * these.
+ */
+const wantedCredentialsSchema = z.union([z.enum(['auto', 'none']), credentialsSchema], {
+  error:
+    'allowed: "auto", "none", or {user, secret}: 1 to 255 and 12 to 255 printable ASCII characters without spaces',
+});
+export type WantedCredentials = z.infer<typeof wantedCredentialsSchema>;
+
+/** iSCSI names, compared in lower case; with a * at the end, every name that begins so. None: any initiator. */
+const allowedInitiatorsSchema = z
+  .array(
+    z
+      .string()
+      .toLowerCase()
+      .regex(
+        /^(iqn|eui|naa)\.[\x21-\x29\x2b-\x7e]{0,218}[\x21-\x7e]$/,
+        'an entry is an iqn., eui. or naa. name, or the beginning of one with a "*" at its end',
+      ),
+  )
+  .max(64);
+
 export const durabilitySchema = z.enum(['flush', 'sync']);
 export type Durability = z.infer<typeof durabilitySchema>;
 
@@ -84,8 +118,12 @@ export const volumeCreateSchema = z.strictObject({
   sizeBytes: z.int().min(1_048_576).max(maxVolumeSizeBytes).default(defaultVolumeSizeBytes),
   container: nameSchema.optional(),
   durability: durabilitySchema.optional(),
-  /** 'auto': the fabric makes a CHAP user and secret. 'none': any initiator may log in. */
-  chap: z.enum(['auto', 'none']).default('auto'),
+  /** What initiators must know to log in; 'none': nothing. */
+  chap: wantedCredentialsSchema.default('auto'),
+  /** What the volume proves itself with to initiators that ask for it; only with chap, and with another secret. */
+  mutualChap: wantedCredentialsSchema.optional(),
+  /** Who may log in, and knows that the volume is there. */
+  allowedInitiators: allowedInitiatorsSchema.optional(),
   /**
    * Volumes of one group are logical units of one iSCSI target, and share its credentials: 'auto' makes them with the
    * group's first volume, and takes them over for the others. The LUN is the lowest that is free.
@@ -99,6 +137,16 @@ export type VolumeCreate = z.input<typeof volumeCreateSchema>;
 export const volumeUpdateSchema = z.strictObject({
   /** Only larger than now. */
   sizeBytes: z.int().positive().max(maxVolumeSizeBytes).optional(),
+  /**
+   * As when it is made; 'auto' is a new secret for the same user. Of all volumes of its group. Sessions logged in with
+   * other credentials are dropped.
+   */
+  chap: wantedCredentialsSchema.optional(),
+  mutualChap: wantedCredentialsSchema.optional(),
+  /** The whole list; sessions of others are dropped. */
+  allowedInitiators: allowedInitiatorsSchema.optional(),
+  /** With chap: sessions stay until they end by themselves, a lost connection included. */
+  keepSessions: z.boolean().optional(),
   /** The record of the filesystem on it, see FilesystemRecord. */
   filesystem: z
     .strictObject({
@@ -141,6 +189,12 @@ export interface VolumeSession {
   since: string;
 }
 
+/** The answer to PATCH /volumes/NAME. */
+export interface UpdatedVolume extends Volume {
+  /** How many sessions ended because they are not allowed any more. */
+  droppedSessions: number;
+}
+
 export interface Volume {
   id: string;
   name: string;
@@ -163,7 +217,9 @@ export interface Volume {
   iqn: string;
   lun: number;
   portals: string[];
-  authentication: 'chap' | 'none';
+  authentication: 'mutual-chap' | 'chap' | 'none';
+  /** None: any initiator. */
+  allowedInitiators: string[];
   claim: VolumeClaim | null;
   sessions: VolumeSession[];
   /** The node that serves it. */
@@ -178,7 +234,9 @@ export interface Attachment {
   portals: string[];
   iqn: string;
   lun: number;
-  chap: { user: string; secret: string } | null;
+  chap: Credentials | null;
+  /** What the target proves itself with, for initiators that can ask for it. */
+  mutualChap: Credentials | null;
 }
 
 /** PUT /volumes/NAME/claim: takes or renews the claim. 409 IN_USE names the holder. */
@@ -219,6 +277,20 @@ export interface Status {
   capacity: { totalBytes: number; freeBytes: number; usedBytes: number };
   journal: { usedBytes: number; capacityBytes: number };
   volumes: { online: number; trash: number; sessions: number };
+  /** Of initiators, since the start. `throttled` of the failed ones were refused for the many before them. */
+  logins: { succeeded: number; failed: number; throttled: number };
+}
+
+/** GET /logins/failed: who could not log in since the start, the last first; the same again is counted. */
+export interface FailedLogin {
+  /** An IPv6 one as the /64 it is in. */
+  address: string;
+  /** As they were given; empty: not at all. */
+  initiator: string;
+  target: string;
+  reason: string;
+  count: number;
+  lastAt: string;
 }
 
 /** The body of every answer that is not 2xx. `code` is one of base/errors.ts. */

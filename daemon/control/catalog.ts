@@ -18,8 +18,10 @@ import {
   tokenRecordSchema,
   type VolumeRecord,
   volumeRecordSchema,
+  volumeRecordVersion,
 } from './documents.ts';
 import { Mirror } from './mirror.ts';
+import type { Secrets } from './secrets.ts';
 import { Tokens } from './tokens.ts';
 import { Trash } from './trash.ts';
 import { Turns } from './turns.ts';
@@ -32,6 +34,7 @@ export interface CatalogEnvironment {
   clock: Clock;
   random: Random;
   /** Told of what fails in the background (a purge); it is tried again by itself. */
+  secrets: Secrets;
   onFault(error: Error): void;
 }
 
@@ -61,7 +64,7 @@ export class Catalog {
       ...environment,
       onFault: (error) => environment.onFault(error),
       containers: new Mirror('container/', containerRecordSchema),
-      volumes: new Mirror('volume/', volumeRecordSchema),
+      volumes: new Mirror('volume/', volumeRecordSchema, volumeRecordVersion),
       volumeNames: new Mirror('volume-name/', nameRecordSchema),
       counters: new Mirror('counter/', counterRecordSchema),
       turns: new Turns(),

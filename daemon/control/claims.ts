@@ -9,6 +9,7 @@
  * jump of the wall clock lapses none, and after a restart each gets a whole TTL to be renewed in.
  */
 import { WeftError } from '../base/errors.ts';
+import { isListed } from './access.ts';
 import type { CatalogCore } from './catalog.ts';
 import type { ClaimRecord, VolumeRecord } from './documents.ts';
 import { readOnline } from './volumes.ts';
@@ -70,7 +71,7 @@ export class Claims {
 
   /**
    * Takes the claim or renews it.
-   * @throws WeftError NOT_FOUND; IN_USE naming the holder, or the initiators that are logged in without a claim.
+   * @throws WeftError NOT_FOUND; FORBIDDEN when the volume does not list the initiator; IN_USE naming the holder, or the initiators that are logged in without a claim.
    */
   async take(
     volumeId: string,
@@ -80,6 +81,7 @@ export class Claims {
     return this.#core.turns.take(volumeId, async () => {
       const { before, after, renewed } = await this.#core.change((change) => {
         const before = readOnline(this.#core, change, volumeId, name);
+        refuseUnlisted(before, wanted.initiator);
         const renewed = before.claim !== null && isSame(before.claim, wanted);
         if (!renewed) this.#refuseUsed(before, wanted);
         const epoch = renewed ? before.epoch : before.epoch + 1;
@@ -155,6 +157,17 @@ export class Claims {
       }
     }
   }
+}
+
+/** @throws WeftError FORBIDDEN: a claim would be of no use to it. */
+function refuseUnlisted(volume: VolumeRecord, initiator: string): void {
+  if (isListed(volume, initiator)) return;
+  throw new WeftError(
+    'FORBIDDEN',
+    `volume ${volume.name} does not let ${initiator} log in: an administrator can list it with ` +
+      `"weft volume access ${volume.name} --allow NAMES"`,
+    { details: { volume: volume.name, initiator } },
+  );
 }
 
 function isSame(claim: ClaimRecord, wanted: WantedClaim): boolean {

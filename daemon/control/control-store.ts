@@ -17,6 +17,8 @@ export interface ControlStore {
   transact(transaction: ControlTransaction): Promise<number | null>;
   /** Calls `notify` with every later change below `prefix`, until the returned function is called. */
   watch(prefix: string, notify: (changes: readonly ControlChange[]) => void): () => void;
+  /** When it resolves, the store's files hold nothing any more of documents that were overwritten or deleted. */
+  purgeHistory(): Promise<void>;
   /** Finishes what was asked for; everything later fails with SHUTTING_DOWN. */
   close(): Promise<void>;
 }

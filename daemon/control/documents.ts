@@ -4,11 +4,13 @@
  *
  *     container/<name>     ContainerRecord
  *     volume/<id>          VolumeRecord
+ *     unit/<volume id>     UnitRecord (unit-states.ts)
  *     volume-name/<name>   NameRecord: which online volume has the name
  *     counter/<name>       CounterRecord
  *     token/<name>         TokenRecord
  */
 import { z } from 'zod';
+import { sealedPattern } from '../format/sealed-secret.ts';
 
 const schemaVersion = z.literal(1).default(1);
 const isoTime = z.iso.datetime();
@@ -41,8 +43,18 @@ const claimRecordSchema = z.strictObject({
 });
 export type ClaimRecord = z.infer<typeof claimRecordSchema>;
 
+/** The user in the clear, the secret sealed for the target (access.ts). */
+const credentialsRecordSchema = z.strictObject({
+  user: z.string(),
+  sealedSecret: z.string().regex(sealedPattern),
+});
+export type CredentialsRecord = z.infer<typeof credentialsRecordSchema>;
+
+/** Version 1, with secrets in the clear, is rewritten at the start (volume-upgrade.ts). */
+export const volumeRecordVersion = 2;
+
 export const volumeRecordSchema = z.strictObject({
-  schemaVersion,
+  schemaVersion: z.literal(volumeRecordVersion),
   id: z.uuid(),
   /** What the data path knows it by. Never used again. */
   volumeKey: z.int().positive(),
@@ -51,8 +63,12 @@ export const volumeRecordSchema = z.strictObject({
   sizeBytes,
   durability: z.enum(['flush', 'sync']),
   chunkSizeBytes: sizeBytes,
-  /** null: any initiator may log in. */
-  chap: z.strictObject({ user: z.string(), secret: z.string() }).nullable(),
+  /** What an initiator must know to log in; null: nothing. */
+  chap: credentialsRecordSchema.nullable(),
+  /** What the target proves itself with to an initiator that asks for it; only together with `chap`. */
+  mutualChap: credentialsRecordSchema.nullable(),
+  /** Names in lower case, or beginnings of names with a `*` behind; none: any initiator. */
+  allowedInitiators: z.array(z.string()),
   labels: z.record(z.string(), z.string()),
   /** Behind one target with the other volumes of the group, which share its credentials; null: a target of its own. */
   group: z.strictObject({ name: z.string(), lun: z.int().nonnegative() }).nullable().default(null),

@@ -14,15 +14,18 @@ interface Held<Document> {
 export class Mirror<Document> {
   readonly prefix: string;
   readonly #schema: z.ZodType<Document>;
+  readonly #version: number;
   readonly #held = new Map<string, Held<Document>>();
   /** Of deleted documents while the first listing is under way, which may still have them. */
   readonly #deletedAt = new Map<string, number>();
 
   #listed = false;
 
-  constructor(prefix: string, schema: z.ZodType<Document>) {
+  /** `version`: the newest that the schema reads. */
+  constructor(prefix: string, schema: z.ZodType<Document>, version = 1) {
     this.prefix = prefix;
     this.#schema = schema;
+    this.#version = version;
   }
 
   /** @throws WeftError CORRUPT, FORMAT_TOO_NEW: a document is not what this Weft writes. */
@@ -65,7 +68,7 @@ export class Mirror<Document> {
 
   #decode(key: string, value: unknown): Document {
     const version = (value as { schemaVersion?: unknown } | null)?.schemaVersion;
-    if (typeof version === 'number' && version > 1) {
+    if (typeof version === 'number' && version > this.#version) {
       throw new WeftError(
         'FORMAT_TOO_NEW',
         `the control store's document ${key} has version ${version}: run the newer Weft that wrote it`,

@@ -82,6 +82,10 @@ class SqliteControlStore implements ControlStore {
     return (await this.#call({ kind: 'transact', ...asText(transaction) })) as number | null;
   }
 
+  async purgeHistory(): Promise<void> {
+    await this.#call({ kind: 'purge' });
+  }
+
   watch(prefix: string, notify: (changes: readonly ControlChange[]) => void): () => void {
     return this.#watchers.add(prefix, notify);
   }

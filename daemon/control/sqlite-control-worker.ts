@@ -18,6 +18,7 @@ export type WorkerCall =
   | { kind: 'get'; key: string }
   | { kind: 'list'; prefix: string }
   | ({ kind: 'transact' } & TextTransaction)
+  | { kind: 'purge' }
   | { kind: 'close' };
 
 export interface WorkerAnswer {
@@ -66,14 +67,23 @@ class ControlFile {
         return this.#list.all({ prefix: call.prefix });
       case 'transact':
         return this.#transact(call);
+      case 'purge':
+        return purge(this.#database);
       case 'close':
         return this.#database.close();
     }
   }
 }
 
+/** A file made anew has no free pages and no gaps with old rows in them; the write-ahead log had them too. */
+function purge(database: Database.Database): null {
+  database.exec('VACUUM');
+  database.pragma('wal_checkpoint(TRUNCATE)');
+  return null;
+}
+
 /**
- * CHAP secrets are in it. SQLite gives its other files (-wal, -shm) the same mode. Only before SQLite opens the file:
+ * Names of users, volumes and hosts are in it, and sealed secrets. SQLite gives its other files (-wal, -shm) the same mode. Only before SQLite opens the file:
  * closing any descriptor of it drops the POSIX locks this process has on it.
  */
 function keepPrivate(filename: string): void {
@@ -98,6 +108,8 @@ function prepare(database: Database.Database, filename: string): void {
   database.pragma('journal_mode = WAL');
   // A transaction that resolved survives power loss: the WAL is synced at every commit.
   database.pragma('synchronous = FULL');
+  // What was overwritten or deleted is zeros at once, as far as SQLite knows where it is.
+  database.pragma('secure_delete = ON');
   const check = database.pragma('quick_check(1)', { simple: true });
   if (check !== 'ok') throw new WeftError('CORRUPT', `${filename} is damaged: ${String(check)}`);
   if (version === formatVersion) return;

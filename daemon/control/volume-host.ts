@@ -18,9 +18,31 @@ export interface VolumeHost {
   sessions(volume: VolumeRecord): VolumeSession[];
   /** Fences the initiator out, everybody when null: nothing it sent takes effect after this has resolved. */
   dropSessions(volume: VolumeRecord, initiator: string | null): Promise<void>;
+  /**
+   * Ends the sessions with its target of initiators that may not be there (any more); with `everybody`, all of them.
+   * Nothing they sent takes effect after this has resolved, with how many they were.
+   */
+  expel(volume: VolumeRecord, everybody: boolean): Promise<number>;
   usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number };
+  logins(): LoginRecords;
   capacity(): { totalBytes: number; freeBytes: number; usedBytes: number };
   journal(): { usedBytes: number; capacityBytes: number };
+}
+
+/** Logins of initiators since the start. */
+export interface LoginRecords {
+  /** Of the failed, those `throttled` were refused for the many before them. */
+  counts: { succeeded: number; failed: number; throttled: number };
+  /** The last first, within a limit. */
+  failures: readonly {
+    /** Without its port. */
+    address: string;
+    initiator: string;
+    target: string;
+    reason: string;
+    count: number;
+    lastMs: number;
+  }[];
 }
 
 /** An initiator logged in now. */

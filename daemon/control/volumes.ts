@@ -3,26 +3,40 @@ import { WeftError } from '../base/errors.ts';
 import { maxVolumeSizeBytes, minVolumeSizeBytes, volumeSizeGranuleBytes } from '../base/limits.ts';
 import { formatSize } from '../base/size.ts';
 import type { Random } from '../env/random.ts';
+import {
+  isListed,
+  nextAccess,
+  openAccess,
+  openCredentials,
+  type TargetCredentials,
+  type WantedAccess,
+  type WantedCredentials,
+} from './access.ts';
 import type { CatalogCore } from './catalog.ts';
 import type { Change } from './change.ts';
 import type { Claims } from './claims.ts';
 import { bookContainer, defaultContainer } from './containers.ts';
-import type { VolumeRecord } from './documents.ts';
+import { type VolumeRecord, volumeRecordVersion } from './documents.ts';
 
 export interface NewVolume {
   name: string;
   sizeBytes: number;
   container?: string | undefined;
   durability?: 'flush' | 'sync' | undefined;
-  chap: 'auto' | 'none';
+  chap: WantedCredentials;
+  mutualChap?: WantedCredentials | undefined;
+  allowedInitiators?: readonly string[] | undefined;
   group?: string | undefined;
   labels?: Record<string, string> | undefined;
   createdBy: string;
 }
 
-export interface VolumeChange {
+/** What is not given stays. */
+export interface VolumeChange extends WantedAccess {
   sizeBytes?: number | undefined;
   filesystem?: NonNullable<VolumeRecord['filesystem']> | undefined;
+  /** Sessions stay that logged in with credentials that are none any more. */
+  keepSessions?: boolean | undefined;
 }
 
 /** The trash included. Every one is a target with its map in memory. */
@@ -65,7 +79,19 @@ export class Volumes {
   admit(volume: VolumeRecord, initiator: string): string | null {
     const now = this.#core.volumes.get(volume.id);
     if (now === undefined || now.state !== 'online') return `volume ${volume.name} is not online`;
+    if (!isListed(now, initiator)) return `volume ${volume.name} does not list ${initiator}`;
     return this.#claims.refusal(now, initiator);
+  }
+
+  /** Whether the initiator may know that the volume is there: it is online, and lists it. */
+  lists(volume: VolumeRecord, initiator: string): boolean {
+    const now = this.#core.volumes.get(volume.id);
+    return now !== undefined && now.state === 'online' && isListed(now, initiator);
+  }
+
+  /** As they are now. @throws WeftError CORRUPT. */
+  credentials(volume: VolumeRecord): TargetCredentials {
+    return openCredentials(this.#core.secrets, this.#core.volumes.get(volume.id) ?? volume);
   }
 
   /** @throws WeftError ALREADY_EXISTS, NOT_FOUND (the container), NO_SPACE (its quota). */
@@ -91,8 +117,9 @@ export class Volumes {
     });
     const volumeKey = change.read(core.counters, volumeKeyCounter)?.next ?? 1;
     change.put(core.counters, volumeKeyCounter, { schemaVersion: 1, next: volumeKey + 1 });
+    const planned = this.#planGroup(change, wanted);
     const volume: VolumeRecord = {
-      schemaVersion: 1,
+      schemaVersion: volumeRecordVersion,
       id,
       volumeKey,
       name: wanted.name,
@@ -100,9 +127,9 @@ export class Volumes {
       sizeBytes,
       durability: wanted.durability ?? container.durability,
       chunkSizeBytes: container.chunkSizeBytes,
-      chap: wanted.chap === 'none' ? null : chapCredentials(core.random),
       labels: wanted.labels ?? {},
-      ...this.#planGroup(change, wanted),
+      group: planned.group,
+      ...nextAccess(core, { id, ...openAccess, ...planned }, planned.access),
       filesystem: null,
       state: 'online',
       createdAt: core.nowIso(),
@@ -117,10 +144,11 @@ export class Volumes {
     return volume;
   }
 
-  /** Which LUN it becomes in its group, and what it has in common with the others there. */
-  #planGroup(change: Change, wanted: NewVolume): Pick<VolumeRecord, 'group'> & Partial<VolumeRecord> {
+  /** Which LUN it becomes in its group, what it has in common with the others there, and what is left to make. */
+  #planGroup(change: Change, wanted: NewVolume): GroupPlan {
     const name = wanted.group;
-    if (name === undefined) return { group: null };
+    const { chap, mutualChap, allowedInitiators } = wanted;
+    if (name === undefined) return { group: null, access: { chap, mutualChap, allowedInitiators } };
     // A LUN in the trash stays taken: its volume may come back to it.
     const members = this.#core.volumes.values().filter((volume) => volume.group?.name === name);
     // Two that join at once shall not take the same.
@@ -134,24 +162,31 @@ export class Volumes {
     }
     const group = { name, lun };
     const first = members[0];
-    if (first === undefined) return { group };
+    if (first === undefined) return { group, access: { chap, mutualChap, allowedInitiators } };
     if (first.createdBy !== wanted.createdBy) {
       throw new WeftError('FORBIDDEN', `group ${name} belongs to ${first.createdBy}; choose another name`);
     }
-    if (wanted.chap === 'none' && first.chap !== null) {
+    if ((chap === 'none' && first.chap !== null) || typeof chap === 'object' || mutualChap !== undefined) {
       throw new WeftError(
         'INVALID_ARGUMENT',
-        `the volumes of group ${name} have a CHAP secret in common; leave chap out`,
+        `the volumes of group ${name} have their CHAP secrets in common; leave chap and mutualChap out`,
       );
     }
-    return { group, chap: first.chap };
+    change.read(this.#core.volumes, first.id);
+    return { group, chap: first.chap, mutualChap: first.mutualChap, access: { allowedInitiators } };
   }
 
   /**
-   * Grows it, and records a filesystem; both or neither.
-   * @throws WeftError NOT_FOUND; INVALID_ARGUMENT (smaller); CONFLICT (the filesystem's record); NO_SPACE (quota).
+   * Grows it, records a filesystem, changes who may log in; all or nothing. A change of credentials is one for all
+   * volumes of its group. Logins that are under way meet the change, and sessions that it does not allow have ended
+   * when this resolves.
+   * @throws WeftError NOT_FOUND; INVALID_ARGUMENT (smaller, access); CONFLICT (the filesystem's record); NO_SPACE
+   *   (quota).
    */
-  async update(name: string, wanted: VolumeChange): Promise<VolumeRecord> {
+  async update(
+    name: string,
+    wanted: VolumeChange,
+  ): Promise<{ volume: VolumeRecord; droppedSessions: number }> {
     const { id } = this.find(name);
     return this.#core.turns.take(id, async () => {
       const { before, after } = await this.#core.change((change) => {
@@ -161,14 +196,46 @@ export class Volumes {
         const grownBytes = sizeBytes - before.sizeBytes;
         if (grownBytes > 0)
           bookContainer(this.#core, change, before.container, { volumes: 0, bytes: grownBytes });
-        const after: VolumeRecord = { ...before, sizeBytes, filesystem };
+        const access = nextAccess(this.#core, before, wanted);
+        const after: VolumeRecord = { ...before, ...access, sizeBytes, filesystem };
         change.put(this.#core.volumes, id, after);
+        this.#shareCredentials(change, before, after);
         return { before, after };
       });
       if (after.sizeBytes !== before.sizeBytes) this.#core.host.resize(after);
-      return after;
+      return { volume: after, droppedSessions: await this.#dropUnwanted(before, after, wanted) };
     });
   }
+
+  /** The volumes of a group have one target, also those in the trash: they may come back to it. */
+  #shareCredentials(change: Change, before: VolumeRecord, after: VolumeRecord): void {
+    const { chap, mutualChap, group } = after;
+    if (group === null || (chap === before.chap && mutualChap === before.mutualChap)) return;
+    // Who joins the group meanwhile takes its credentials from a member.
+    change.read(this.#core.counters, `group-${group.name}`);
+    for (const other of this.#core.volumes.values()) {
+      if (other.id === after.id || other.group?.name !== group.name) continue;
+      change.put(this.#core.volumes, other.id, { ...other, chap, mutualChap });
+    }
+  }
+
+  /** How many sessions ended. */
+  async #dropUnwanted(before: VolumeRecord, after: VolumeRecord, wanted: VolumeChange): Promise<number> {
+    // What the target proves itself with says nothing of who is logged in.
+    const isChapNew = after.chap !== null && after.chap !== before.chap && !wanted.keepSessions;
+    const isListNew = after.allowedInitiators !== before.allowedInitiators;
+    if (!isChapNew && !isListNew) return 0;
+    return this.#core.host.expel(after, isChapNew);
+  }
+}
+
+interface GroupPlan {
+  group: VolumeRecord['group'];
+  /** Those of the group; absent: none yet. */
+  chap?: VolumeRecord['chap'];
+  mutualChap?: VolumeRecord['mutualChap'];
+  /** What is asked for beside them. */
+  access: WantedAccess;
 }
 
 /** The online volume, as part of `change`. @throws WeftError NOT_FOUND when it went away meanwhile. */
@@ -231,14 +298,6 @@ function nextFilesystem(
     `volume ${volume.name} has ${found}; ${wanted.type} ${wanted.uuid}, ${wanted.state} cannot follow that`,
     { details: { filesystem: now } },
   );
-}
-
-/** RFC 7143 §9.2.1 wants CHAP secrets of at least 96 random bits; some initiators take 16 characters at most. */
-function chapCredentials(random: Random): { user: string; secret: string } {
-  return {
-    user: `weft-${random.bytes(6).toString('hex')}`,
-    secret: random.bytes(12).toString('base64url'),
-  };
 }
 
 /** Version 4 (RFC 9562 §5.4). */

@@ -1,5 +1,5 @@
 /** The key file on disk: the owner's alone, made when there is none. */
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asWeftError, WeftError } from '../base/errors.ts';
 import {
@@ -27,13 +27,8 @@ export async function readSecretKeys(path: string): Promise<SecretKeys | null> {
   });
   if (file === null) return null;
   try {
-    const { mode, size } = await file.stat();
-    if ((mode & 0o077) !== 0) {
-      throw new WeftError(
-        'CONFIG_INVALID',
-        `${path} may be read or written by others (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
-      );
-    }
+    await refuseReadableByOthers(file, path);
+    const { size } = await file.stat();
     if (size > maxFileBytes) throw new WeftError('CORRUPT', `${path} is no key file: it has ${size} bytes`);
     return decodeSecretKeys(await file.readFile('utf8'), path) as SecretKeys;
   } catch (error) {
@@ -41,6 +36,16 @@ export async function readSecretKeys(path: string): Promise<SecretKeys | null> {
   } finally {
     await file.close();
   }
+}
+
+/** @throws WeftError CONFIG_INVALID. */
+export async function refuseReadableByOthers(file: FileHandle, path: string): Promise<void> {
+  const { mode } = await file.stat();
+  if ((mode & 0o077) === 0) return;
+  throw new WeftError(
+    'CONFIG_INVALID',
+    `${path} may be read or written by others (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
+  );
 }
 
 /**

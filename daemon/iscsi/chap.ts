@@ -6,15 +6,23 @@
  *                                     <──     CHAP_A=7 CHAP_I=n CHAP_C=challenge
  *   CHAP_N=user CHAP_R=response       ──>
  *   [CHAP_I=m CHAP_C=challenge]       <──     [CHAP_N=user CHAP_R=response]
+ *
+ * Whoever sees a challenge and its response can try secrets at home as fast as machines go: only a random secret of 96
+ * bits and more stands that (§9.2.1). One connection has one attempt.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Random } from '../env/random.ts';
 import { encodeBinary, type KeyPair, parseBinary, parseNumber } from './key-text.ts';
 import type { ChapCredentials } from './target-directory.ts';
 
-/** Strongest first. 5 is the one every initiator has; 7 came with RFC 7143's registry (IANA, PPP authentication). */
+/**
+ * Strongest first, whatever the order of the offer. 5 is the one every initiator has (§12.1.3); the others are in
+ * IANA's registry of PPP authentication algorithms, and open-iscsi offers them when told to.
+ */
 const algorithms = [
+  { id: 8, hash: 'sha3-256' },
   { id: 7, hash: 'sha256' },
+  { id: 6, hash: 'sha1' },
   { id: 5, hash: 'md5' },
 ] as const;
 
@@ -26,10 +34,10 @@ export class ChapExchange {
   private readonly credentials: ChapCredentials;
   private readonly mutual: ChapCredentials | null;
   private readonly random: Random;
-  private hash: string | null = null;
+  private state: 'algorithm' | 'response' | 'done' | 'failed' = 'algorithm';
+  private hash = '';
   private identifier = 0;
   private challenge: Buffer = Buffer.alloc(0);
-  isDone = false;
 
   constructor(credentials: ChapCredentials, mutual: ChapCredentials | null, random: Random) {
     this.credentials = credentials;
@@ -37,11 +45,17 @@ export class ChapExchange {
     this.random = random;
   }
 
-  /** Takes the CHAP keys of one request; answers with ours, or null when authentication has failed. */
+  /** The initiator has proved itself. */
+  get isDone(): boolean {
+    return this.state === 'done';
+  }
+
+  /** Takes the CHAP keys of one request; answers with ours, or null when authentication has failed, for good. */
   next(keys: ReadonlyMap<string, string>): KeyPair[] | null {
-    if (this.isDone) return null;
-    if (this.hash === null) return this.challengeInitiator(keys.get('CHAP_A'));
-    return this.verify(keys);
+    const { state } = this;
+    this.state = 'failed';
+    if (state === 'algorithm') return this.challengeInitiator(keys.get('CHAP_A'));
+    return state === 'response' ? this.verify(keys) : null;
   }
 
   private challengeInitiator(offered: string | undefined): KeyPair[] | null {
@@ -49,6 +63,7 @@ export class ChapExchange {
     const offers = new Set(offered.split(',').map(parseNumber));
     const algorithm = algorithms.find(({ id }) => offers.has(id));
     if (algorithm === undefined) return null;
+    this.state = 'response';
     this.hash = algorithm.hash;
     this.identifier = this.random.bytes(1)[0]!;
     this.challenge = this.random.bytes(challengeBytes);
@@ -67,10 +82,11 @@ export class ChapExchange {
       response !== null && response.length === expected.length && timingSafeEqual(response, expected);
     if (!isName || !isProof) return null;
     const answer = this.proveTarget(keys.get('CHAP_I'), keys.get('CHAP_C'));
-    if (answer !== null) this.isDone = true;
+    if (answer !== null) this.state = 'done';
     return answer;
   }
 
+  /** An initiator that asks for a proof must get one: without it, it is told that authentication has failed. */
   private proveTarget(
     identifierText: string | undefined,
     challengeText: string | undefined,
@@ -80,7 +96,8 @@ export class ChapExchange {
     const challenge = parseBinary(challengeText ?? '');
     if (this.mutual === null || identifier === null || identifier > 255 || challenge === null) return null;
     if (challenge.length > maxChallengeBytes) return null;
-    // An answer to our own challenge could be played back to us (§9.2.1).
+    // An answer to our own challenge, from this connection or another, could be played back to us (§9.2.1): never with
+    // one secret for both directions.
     if (challenge.equals(this.challenge) || this.mutual.secret === this.credentials.secret) return null;
     return [
       ['CHAP_N', this.mutual.user],
@@ -89,7 +106,7 @@ export class ChapExchange {
   }
 
   private respond(identifier: number, secret: string, challenge: Buffer): Buffer {
-    return createHash(this.hash!)
+    return createHash(this.hash)
       .update(Buffer.of(identifier))
       .update(secret, 'utf8')
       .update(challenge)

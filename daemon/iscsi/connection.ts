@@ -13,6 +13,7 @@ import type { Clock, Timer } from '../env/clock.ts';
 import type { Connection, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
 import { Login, type LoginOutcome, type LoginReply, type LoginResult, LoginStatus } from './login.ts';
+import type { LoginAttempt, LoginGuard } from './login-guard.ts';
 import { targetMaxDataBytes } from './negotiation.ts';
 import { Outbox } from './outbox.ts';
 import {
@@ -55,6 +56,7 @@ export interface ConnectionEnvironment {
   readonly random: Random;
   readonly directory: TargetDirectory;
   readonly times: ConnectionTimes;
+  readonly guard: LoginGuard;
   /** Of the portal it came in at. */
   readonly portalGroupTag: number;
   /** Makes the session of a finished login; calls back, perhaps later, with it or with the status of a refusal. */
@@ -65,7 +67,7 @@ export interface ConnectionEnvironment {
     done: (started: { session: Session; tsih: number } | { status: number; reason: string }) => void,
   ): void;
   loggedIn(connection: TargetConnection): void;
-  loginRefused(connection: TargetConnection, status: number, reason: string): void;
+  loginRefused(attempt: LoginAttempt, status: number, reason: string): void;
   closed(connection: TargetConnection, reason: string): void;
 }
 
@@ -92,7 +94,8 @@ export class TargetConnection implements Receiver, PduSink {
       dataDigest: false,
       maxDataBytes: loginMaxDataBytes,
     });
-    this.login = new Login(environment.directory, environment.random, environment.portalGroupTag);
+    const { directory, random, guard, portalGroupTag } = environment;
+    this.login = new Login({ directory, random, guard, portalGroupTag, address: wire.remoteAddress });
     this.timer = environment.clock.after(environment.times.loginTimeoutMs, () => {
       this.disconnect('the login took too long');
     });
@@ -194,6 +197,12 @@ export class TargetConnection implements Receiver, PduSink {
         this.refuseLogin(request, started.status, started.reason);
         return;
       }
+      const refusal = this.login.refusal();
+      if (refusal !== null) {
+        started.session.close();
+        this.refuseLogin(request, refusal.status, refusal.reason);
+        return;
+      }
       this.answerLogin(request, reply, started.tsih);
       const { headerDigest, dataDigest } = result.parameters;
       this.outbox.headerDigest = headerDigest;
@@ -230,7 +239,7 @@ export class TargetConnection implements Receiver, PduSink {
       status,
     });
     this.outbox.endEmpty(header);
-    this.environment.loginRefused(this, status, reason);
+    this.environment.loginRefused(this.login.attempt, status, reason);
     this.disconnect(`the login was refused: ${reason}`);
   }
 

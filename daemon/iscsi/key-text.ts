@@ -34,13 +34,18 @@ export function parseNumber(value: string): number | null {
   return Number(value);
 }
 
-/** A binary value in 0x (hexadecimal) or 0b (base64) notation, or null. */
+/**
+ * A binary value in 0x (hexadecimal) or 0b (base64, RFC 4648 §4) notation, or null. Hexadecimal is a number: of an odd
+ * count of digits the first byte has one (§6.1).
+ */
 export function parseBinary(value: string): Buffer | null {
   if (/^0[xX][0-9a-fA-F]+$/.test(value)) {
     const digits = value.slice(2);
     return Buffer.from(digits.length % 2 === 0 ? digits : `0${digits}`, 'hex');
   }
-  if (/^0[bB][A-Za-z0-9+/]+={0,2}$/.test(value)) return Buffer.from(value.slice(2), 'base64');
+  if (/^0[bB]([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}(==|[A-Za-z0-9+/]=))?$/.test(value) && value.length > 2) {
+    return Buffer.from(value.slice(2), 'base64');
+  }
   return null;
 }
 

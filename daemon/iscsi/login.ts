@@ -7,11 +7,15 @@
  *
  * A login may start at either stage; starting at the operational one forgoes authentication, which a target with CHAP
  * refuses.
+ *
+ * What a stranger learns: a target that does not list the initiator answers exactly as one that does not exist, before
+ * anything is asked for or proved. Why somebody may not log in although listed (a claim) is told after the proof.
  */
 
 import type { Random } from '../env/random.ts';
 import { ChapExchange } from './chap.ts';
 import { encodeKeyText, type KeyPair, maxTextBytes, parseKeyText } from './key-text.ts';
+import type { LoginAttempt, LoginGuard } from './login-guard.ts';
 import {
   defaultParameters,
   negotiateKey,
@@ -20,7 +24,7 @@ import {
   targetMaxDataBytes,
 } from './negotiation.ts';
 import type { LoginRequestPdu } from './pdu.ts';
-import type { TargetDirectory, TargetEntry } from './target-directory.ts';
+import type { RequiredProof, TargetDirectory, TargetEntry } from './target-directory.ts';
 
 /** Status-Class and Status-Detail, §11.13.5. */
 export const LoginStatus = {
@@ -44,6 +48,8 @@ const stageSecurity = 0;
 const stageOperational = 1;
 const stageFullFeature = 3;
 
+export const throttledReason = 'too many failed logins';
+
 /** Requests in one login. CHAP and operational negotiation take four. */
 const maxRequests = 32;
 const namePattern = /^(iqn|eui|naa)\.[\x21-\x7e]{1,219}$/;
@@ -66,15 +72,30 @@ export interface LoginReply {
   text: Buffer;
 }
 
+export interface LoginRefusal {
+  kind: 'refuse';
+  status: number;
+  reason: string;
+}
+
 export type LoginOutcome =
   | { kind: 'continue'; reply: LoginReply }
   | { kind: 'complete'; reply: LoginReply; result: LoginResult }
-  | { kind: 'refuse'; status: number; reason: string };
+  | LoginRefusal;
+
+/** What a login takes part in. */
+export interface LoginEnvironment {
+  directory: TargetDirectory;
+  random: Random;
+  guard: LoginGuard;
+  /** Of the portal it came in at (§13.9). */
+  portalGroupTag: number;
+  /** `address:port` it comes from. */
+  address: string;
+}
 
 export class Login {
-  private readonly directory: TargetDirectory;
-  private readonly random: Random;
-  private readonly portalGroupTag: number;
+  private readonly environment: LoginEnvironment;
   private readonly parameters = defaultParameters();
   private readonly seenKeys = new Set<string>();
   private first: LoginRequestPdu | null = null;
@@ -82,16 +103,21 @@ export class Login {
   private requests = 0;
   private text: Buffer = Buffer.alloc(0);
   private initiatorName = '';
+  private targetName = '';
   private target: TargetEntry | null = null;
+  private required: RequiredProof = { chap: null };
   private chap: ChapExchange | null = null;
   private method: 'none' | 'chap' | null = null;
   private hasDeclared = false;
 
-  /** `portalGroupTag`: of the portal it came in at (§13.9). */
-  constructor(directory: TargetDirectory, random: Random, portalGroupTag: number) {
-    this.directory = directory;
-    this.random = random;
-    this.portalGroupTag = portalGroupTag;
+  constructor(environment: LoginEnvironment) {
+    this.environment = environment;
+  }
+
+  /** Who tries to log in where, as far as it has said. */
+  get attempt(): LoginAttempt {
+    const { initiatorName: initiator, targetName: target } = this;
+    return { address: this.environment.address, initiator, target };
   }
 
   next(request: LoginRequestPdu, data: Buffer): LoginOutcome {
@@ -140,8 +166,7 @@ export class Login {
   private step(request: LoginRequestPdu, pairs: KeyPair[]): LoginOutcome {
     const keys = new Map(pairs);
     for (const [key] of pairs) {
-      const isRepeatable = key.startsWith('CHAP_');
-      if (this.seenKeys.has(key) && !isRepeatable) return refuse(LoginStatus.initiatorError, `${key} twice`);
+      if (this.seenKeys.has(key)) return refuse(LoginStatus.initiatorError, `${key} twice`);
       this.seenKeys.add(key);
     }
     const isFirst = this.initiatorName === '';
@@ -152,7 +177,7 @@ export class Login {
     const answers: KeyPair[] = [];
     if (isFirst && this.target !== null) {
       if (this.target.alias !== undefined) answers.push(['TargetAlias', this.target.alias]);
-      answers.push(['TargetPortalGroupTag', String(this.portalGroupTag)]);
+      answers.push(['TargetPortalGroupTag', String(this.environment.portalGroupTag)]);
     }
     const flaw =
       this.stage === stageSecurity ? this.authenticate(request, keys, answers) : this.checkUnauthenticated();
@@ -171,20 +196,33 @@ export class Login {
   }
 
   /** The keys of the leading request (§6.3): who logs in, and where. */
-  private identify(keys: ReadonlyMap<string, string>): LoginOutcome | null {
+  private identify(keys: ReadonlyMap<string, string>): LoginRefusal | null {
     const initiatorName = keys.get('InitiatorName');
     if (initiatorName === undefined) return refuse(LoginStatus.missingParameter, 'InitiatorName is missing');
     if (!namePattern.test(initiatorName))
       return refuse(LoginStatus.initiatorError, 'malformed InitiatorName');
-    this.initiatorName = initiatorName;
+    // Names are compared in their normalized, lower-case form (§4.2.7.2).
+    this.initiatorName = initiatorName.toLowerCase();
+    const { directory, guard } = this.environment;
     const sessionType = keys.get('SessionType') ?? 'Normal';
-    if (sessionType === 'Discovery') return null;
+    if (sessionType === 'Discovery') {
+      this.required = directory.discovery ?? this.required;
+      return guard.allows(this.attempt) ? null : throttled();
+    }
     if (sessionType !== 'Normal') return refuse(LoginStatus.sessionTypeUnsupported, 'SessionType');
     const targetName = keys.get('TargetName');
     if (targetName === undefined) return refuse(LoginStatus.missingParameter, 'TargetName is missing');
-    // Names are compared in their normalized, lower-case form (§4.2.7.2).
-    this.target = this.directory.find(targetName) ?? this.directory.find(targetName.toLowerCase());
-    if (this.target === null) return refuse(LoginStatus.targetNotFound, 'no such target');
+    if (!namePattern.test(targetName)) return refuse(LoginStatus.initiatorError, 'malformed TargetName');
+    this.targetName = targetName.toLowerCase();
+    if (!guard.allows(this.attempt)) return throttled();
+    const target = directory.find(this.targetName);
+    if (!target?.lists(this.initiatorName)) {
+      guard.failed(this.attempt);
+      const reason = target === null ? 'no such target' : 'the initiator is not on the list of the target';
+      return refuse(LoginStatus.targetNotFound, reason);
+    }
+    this.target = target;
+    this.required = target;
     return null;
   }
 
@@ -193,38 +231,60 @@ export class Login {
     keys: ReadonlyMap<string, string>,
     answers: KeyPair[],
   ): LoginOutcome | null {
-    const credentials = this.target?.chap ?? null;
+    const { guard, random } = this.environment;
+    const credentials = this.required.chap;
     const offered = keys.get('AuthMethod');
     if (this.method === null && offered !== undefined) {
       const wanted = credentials === null ? 'None' : 'CHAP';
       if (!offered.split(',').includes(wanted)) {
-        return refuse(LoginStatus.authenticationFailed, `AuthMethod=${wanted} is needed`);
+        return this.failProof(`AuthMethod=${wanted} is needed`);
       }
       this.method = credentials === null ? 'none' : 'chap';
       answers.push(['AuthMethod', wanted]);
       if (credentials !== null) {
-        this.chap = new ChapExchange(credentials, this.target?.mutualChap ?? null, this.random);
+        this.chap = new ChapExchange(credentials, this.required.mutualChap ?? null, random);
       }
     }
     const chapKeys = [...keys.keys()].some((key) => key.startsWith('CHAP_'));
     if (this.chap !== null && chapKeys) {
+      // Once more: many connections may have come this far at once.
+      if (!guard.allows(this.attempt)) return throttled();
       const chapAnswers = this.chap.next(keys);
-      if (chapAnswers === null) return refuse(LoginStatus.authenticationFailed, 'CHAP failed');
+      if (chapAnswers === null) return this.failProof('CHAP failed');
       answers.push(...chapAnswers);
     } else if (credentials !== null && request.transit && this.method === null) {
-      return refuse(LoginStatus.authenticationFailed, 'CHAP is needed');
+      return this.failProof('CHAP is needed');
     }
     return null;
   }
 
-  private checkUnauthenticated(): LoginOutcome | null {
-    if (this.isAuthenticated()) return null;
-    return refuse(LoginStatus.authenticationFailed, 'CHAP is needed');
+  private checkUnauthenticated(): LoginRefusal | null {
+    return this.isAuthenticated() ? null : this.failProof('CHAP is needed');
   }
 
   private isAuthenticated(): boolean {
-    if ((this.target?.chap ?? null) === null) return true;
-    return this.chap?.isDone === true;
+    return this.required.chap === null || this.chap?.isDone === true;
+  }
+
+  private failProof(reason: string): LoginRefusal {
+    this.environment.guard.failed(this.attempt);
+    return refuse(LoginStatus.authenticationFailed, reason);
+  }
+
+  /**
+   * Why a login that has proved itself may not go on now; null when it may. Asked again when the session begins:
+   * credentials, lists and claims change while an initiator takes its time, or a session ends that it replaces.
+   */
+  refusal(): LoginRefusal | null {
+    if (this.target === null) return null;
+    const now = this.environment.directory.find(this.target.iqn);
+    if (!now?.lists(this.initiatorName)) return refuse(LoginStatus.targetNotFound, 'the target went away');
+    const { chap } = this.required;
+    if (now.chap !== null && (now.chap.user !== chap?.user || now.chap.secret !== chap.secret)) {
+      return refuse(LoginStatus.authenticationFailed, 'the credentials were changed meanwhile');
+    }
+    const reason = now.admit(this.initiatorName);
+    return reason === null ? null : refuse(LoginStatus.forbidden, reason);
   }
 
   private reply(request: LoginRequestPdu, transit: boolean, answers: readonly KeyPair[]): LoginOutcome {
@@ -237,9 +297,10 @@ export class Login {
     if (!transit) return { kind: 'continue', reply };
     this.stage = request.nextStage;
     if (request.nextStage !== stageFullFeature) return { kind: 'continue', reply };
+    this.environment.guard.succeeded(this.attempt);
     // Only who has proved itself learns why it may not log in.
-    const refusal = this.target?.admit(this.initiatorName) ?? null;
-    if (refusal !== null) return refuse(LoginStatus.forbidden, refusal);
+    const refusal = this.refusal();
+    if (refusal !== null) return refusal;
     settleParameters(this.parameters);
     const first = this.first!;
     const result: LoginResult = {
@@ -268,6 +329,11 @@ const identityKeys = new Set([
   'CHAP_R',
 ]);
 
-function refuse(status: number, reason: string): LoginOutcome {
+function refuse(status: number, reason: string): LoginRefusal {
   return { kind: 'refuse', status, reason };
+}
+
+/** An initiator tries again on this status, where it would give up on one that says what is wrong. */
+function throttled(): LoginRefusal {
+  return refuse(LoginStatus.serviceUnavailable, throttledReason);
 }

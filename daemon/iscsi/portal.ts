@@ -8,7 +8,8 @@ import type { Clock } from '../env/clock.ts';
 import type { Connection, Listener, Network, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
 import { type ConnectionTimes, defaultTimes, TargetConnection } from './connection.ts';
-import { type LoginResult, LoginStatus } from './login.ts';
+import { type LoginResult, LoginStatus, throttledReason } from './login.ts';
+import { type LoginAttempt, LoginGuard } from './login-guard.ts';
 import { Session, type SessionIdentity } from './session.ts';
 import type { TargetDirectory } from './target-directory.ts';
 import { TextExchange } from './text.ts';
@@ -31,6 +32,8 @@ export interface PortalEnvironment {
     info(facts: object, message: string): void;
     warn(facts: object, message: string): void;
   };
+  /** Absent: one of its own. */
+  guard?: LoginGuard;
   times?: Partial<ConnectionTimes>;
   maxConnections?: number;
   maxLogins?: number;
@@ -60,6 +63,7 @@ interface Entry {
 }
 
 export class Portal {
+  readonly guard: LoginGuard;
   private readonly environment: PortalEnvironment;
   private readonly times: ConnectionTimes;
   private readonly pool: TransferBuffers;
@@ -74,6 +78,7 @@ export class Portal {
 
   private constructor(environment: PortalEnvironment) {
     this.environment = environment;
+    this.guard = environment.guard ?? new LoginGuard(environment.clock);
     this.times = { ...defaultTimes, ...environment.times };
     this.pool = new TransferBuffers(environment.maxTransferMemoryBytes);
   }
@@ -205,14 +210,11 @@ export class Portal {
       random,
       directory,
       times: this.times,
+      guard: this.guard,
       portalGroupTag,
       startSession: (of, result, statSn, done) => this.startSession(of, portalGroupTag, result, statSn, done),
       loggedIn: (of) => this.loggedIn(of),
-      loginRefused: (of, status, reason) =>
-        this.environment.log?.warn(
-          { address: of.wire.remoteAddress, status: status.toString(16).padStart(4, '0'), reason },
-          'iSCSI login refused',
-        ),
+      loginRefused: (attempt, status, reason) => this.loginRefused(attempt, status, reason),
       closed: (of, reason) => this.connectionClosed(of, reason),
     });
     this.connections.add(connection);
@@ -305,7 +307,20 @@ export class Portal {
     for (const session of this.byNexus.values()) if (session.identity.target?.iqn === iqn) yield session;
   }
 
+  private loginRefused(attempt: LoginAttempt, status: number, reason: string): void {
+    const { guard, environment } = this;
+    const facts = { ...attempt, status: status.toString(16).padStart(4, '0'), reason };
+    if (reason !== throttledReason) {
+      guard.remember(attempt, reason);
+      environment.log?.warn(facts, 'iSCSI login refused');
+      return;
+    }
+    const logins = guard.throttled();
+    if (logins > 0) environment.log?.warn({ ...facts, logins }, 'iSCSI logins refused: too many have failed');
+  }
+
   private loggedIn(connection: TargetConnection): void {
+    this.guard.counts.succeeded += 1;
     const session = connection.session!;
     this.entries.add({ session, connection, sinceMs: this.environment.clock.nowMs() });
     this.environment.log?.info(factsOf(connection), 'iSCSI initiator logged in');

@@ -21,15 +21,20 @@ export interface ChapCredentials {
   secret: string;
 }
 
-export interface TargetEntry {
+/** What an initiator must know to log in, null: nothing; and what it is shown when it asks for a proof too. */
+export interface RequiredProof {
+  readonly chap: ChapCredentials | null;
+  /** Must differ from `chap` in its secret. */
+  readonly mutualChap?: ChapCredentials | null;
+}
+
+export interface TargetEntry extends RequiredProof {
   readonly iqn: string;
   readonly alias?: string;
   readonly device: ScsiDevice;
-  /** What an initiator must know to log in; null: anybody may. */
-  readonly chap: ChapCredentials | null;
-  /** What the target proves itself with when an initiator asks for it. Must differ from `chap` in its secret. */
-  readonly mutualChap?: ChapCredentials | null;
-  /** Null when the initiator may log in, or the reason why not (the volume is claimed by another host). */
+  /** Whether the target is there for the initiator at all. To others it answers like one that does not exist. */
+  lists(initiatorName: string): boolean;
+  /** Null when the initiator may log in now, or the reason why not (the volume is claimed by another host). */
   admit(initiatorName: string): string | null;
 }
 
@@ -41,6 +46,9 @@ export interface TargetPortal {
 }
 
 export interface TargetDirectory {
+  /** What discovery sessions take; absent: nothing. */
+  readonly discovery?: RequiredProof;
+  /** As it is now; what was found before may have changed. */
   find(iqn: string): TargetEntry | null;
   /** What discovery shows the initiator. No portals: only the one it asked at. */
   list(initiatorName: string): readonly { iqn: string; portals: readonly TargetPortal[] }[];

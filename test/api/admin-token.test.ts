@@ -5,6 +5,7 @@ import { ensureAdminToken } from '../../daemon/api/admin-token.ts';
 import { Catalog } from '../../daemon/control/catalog.ts';
 import { systemRandom } from '../../daemon/env/random.ts';
 import { ManualClock } from '../control/manual-clock.ts';
+import { testSecrets } from '../control/test-secrets.ts';
 import { MemoryControlState, MemoryControlStore } from '../simulation/memory-control-store.ts';
 import { FakeVolumeHost } from './fake-volume-host.ts';
 
@@ -28,6 +29,7 @@ async function startCatalog(state: MemoryControlState): Promise<Catalog> {
     host: new FakeVolumeHost(),
     clock: new ManualClock(),
     random: systemRandom,
+    secrets: testSecrets,
     onFault: () => undefined,
   });
   await catalog.start();

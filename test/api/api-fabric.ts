@@ -7,6 +7,7 @@ import { type ApiServer, createApiServer } from '../../daemon/api/server.ts';
 import { Catalog } from '../../daemon/control/catalog.ts';
 import { systemRandom } from '../../daemon/env/random.ts';
 import { ManualClock } from '../control/manual-clock.ts';
+import { testSecrets } from '../control/test-secrets.ts';
 import { MemoryControlState, MemoryControlStore } from '../simulation/memory-control-store.ts';
 import { FakeVolumeHost } from './fake-volume-host.ts';
 
@@ -35,7 +36,7 @@ export class ApiFabric {
     const store = new MemoryControlStore(this.state);
     const { host, clock } = this;
     const onFault = (error: Error) => this.faults.push(error);
-    this.catalog = new Catalog({ store, host, clock, random: systemRandom, onFault });
+    this.catalog = new Catalog({ store, host, clock, random: systemRandom, secrets: testSecrets, onFault });
     await this.catalog.start();
     const services: ApiServices = {
       catalog: this.catalog,

@@ -74,7 +74,7 @@ const wrong: Bad[] = [
     code: 'NOT_FOUND',
   }),
   patch('a shrinking size', { sizeBytes: 1_048_576 }, /can only grow/),
-  patch('a change of what cannot change', { name: 'other' }, /name.*allowed: sizeBytes, filesystem/),
+  patch('a change of what cannot change', { name: 'other' }, /name.*allowed: sizeBytes, chap, .*filesystem/),
   patch('a filesystem that was never begun', { filesystem }, /no filesystem recorded/, {
     status: 409,
     code: 'CONFLICT',

@@ -1,5 +1,6 @@
+import { isListed } from '../../daemon/control/access.ts';
 import type { VolumeRecord } from '../../daemon/control/documents.ts';
-import type { VolumeHost, VolumeSession } from '../../daemon/control/volume-host.ts';
+import type { LoginRecords, VolumeHost, VolumeSession } from '../../daemon/control/volume-host.ts';
 
 /** A data path that keeps no data and remembers what it was told, in order. */
 export class FakeVolumeHost implements VolumeHost {
@@ -58,6 +59,29 @@ export class FakeVolumeHost implements VolumeHost {
       (session) => initiator !== null && session.initiator !== initiator,
     );
     this.#sessions.set(volume.id, left);
+  }
+
+  /** Who may log in is asked of the record. */
+  async expel(volume: VolumeRecord, everybody: boolean): Promise<number> {
+    this.calls.push(`expel ${volume.name} ${everybody ? 'everybody' : 'the unlisted'}`);
+    await new Promise(setImmediate);
+    const before = this.sessions(volume);
+    const left = before.filter(({ initiator }) => !everybody && isListed(volume, initiator));
+    this.#sessions.set(volume.id, left);
+    return before.length - left.length;
+  }
+
+  logins(): LoginRecords {
+    const lastMs = Date.parse('2026-11-01T00:00:00.000Z');
+    const failure = {
+      address: '10.0.0.66',
+      initiator: 'iqn.2026-11.example:x',
+      target: 'iqn.2026-11.example:t',
+    };
+    return {
+      counts: { succeeded: 5, failed: 3, throttled: 1 },
+      failures: [{ ...failure, reason: 'CHAP failed', count: 2, lastMs }],
+    };
   }
 
   usage(volumeKey: number): { usedBytes: number; allocatedBytes: number } {

@@ -139,7 +139,7 @@ t.test('a document of a newer version stops the start, and is left alone', async
   await fabric.create('a');
   for (const [key, { json, revision }] of fabric.state.documents) {
     if (!key.startsWith('volume/')) continue;
-    const newer = JSON.stringify({ ...(JSON.parse(json) as object), schemaVersion: 2, tier: 'x' });
+    const newer = JSON.stringify({ ...(JSON.parse(json) as object), schemaVersion: 3, tier: 'x' });
     fabric.state.documents.set(key, { json: newer, revision });
   }
   await t.rejects(fabric.crash(), { code: 'FORMAT_TOO_NEW' });

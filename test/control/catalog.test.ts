@@ -6,6 +6,7 @@ import { openSqliteControlStore } from '../../daemon/control/sqlite-control-stor
 import { systemRandom } from '../../daemon/env/random.ts';
 import { FakeVolumeHost } from '../api/fake-volume-host.ts';
 import { ManualClock } from './manual-clock.ts';
+import { testSecrets } from './test-secrets.ts';
 
 async function open(filename: string) {
   const store = await openSqliteControlStore(filename);
@@ -13,7 +14,14 @@ async function open(filename: string) {
   const onFault = (error: Error) => {
     throw error;
   };
-  const catalog = new Catalog({ store, host, clock: new ManualClock(), random: systemRandom, onFault });
+  const catalog = new Catalog({
+    store,
+    host,
+    clock: new ManualClock(),
+    random: systemRandom,
+    secrets: testSecrets,
+    onFault,
+  });
   await catalog.start();
   return {
     catalog,

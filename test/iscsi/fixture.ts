@@ -29,7 +29,7 @@ export async function openPortal(
   portals = 1,
 ): Promise<Fixture> {
   const device = new MemoryDevice();
-  const target: TargetEntry = { iqn, device, chap: null, admit: () => null, ...entry };
+  const target: TargetEntry = { iqn, device, chap: null, lists: () => true, admit: () => null, ...entry };
   const directory = {
     find: (name: string) => (name === iqn ? target : null),
     list: (): ReturnType<TargetDirectory['list']> => [

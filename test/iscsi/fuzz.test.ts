@@ -169,7 +169,7 @@ const firstSeed = Number(process.env.FUZZ_SEED ?? 1);
 t.test(`${runs} mutated streams neither throw nor leak`, async (t) => {
   const network = new FakeNetwork();
   const device = new MemoryDevice(1024 * 1024);
-  const target = { iqn, device, chap: null, admit: () => null };
+  const target = { iqn, device, chap: null, lists: () => true, admit: () => null };
   const directory = {
     find: (name: string) => (name === iqn ? target : null),
     list: () => [{ iqn, portals: [] }],

@@ -108,7 +108,13 @@ export class FakeFabric {
     const volume = this.get(name);
     if (part === 'attachment') {
       if (volume.createdBy !== 'plugin') throw new WeftError('FORBIDDEN', 'not your volume');
-      return { portals: volume.portals, iqn: volume.iqn, lun: volume.lun, chap: { user: 'u', secret: 's' } };
+      return {
+        portals: volume.portals,
+        iqn: volume.iqn,
+        lun: volume.lun,
+        chap: { user: 'u', secret: 's' },
+        mutualChap: null,
+      };
     }
     if (part === 'claim') return method === 'PUT' ? this.#claim(volume, body) : this.#release(volume, query);
     if (method === 'GET') return this.#fresh(volume);
@@ -154,6 +160,7 @@ export class FakeFabric {
       lun: 1,
       portals: [this.directory],
       authentication: 'chap',
+      allowedInitiators: [],
       claim: null,
       sessions: [],
       node: 'fabric-node',

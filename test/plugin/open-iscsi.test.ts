@@ -53,7 +53,7 @@ t.test('a volume is attached through the portal that answers, and detached witho
   const { engine, calls } = host(t);
   await engine.probe();
   t.equal(await engine.initiator(), 'iqn.2026-11.io.weft.host:h1');
-  const target = { volumeId: 'v', iqn, lun: 1, portals: ['gone:3260', '10.0.0.2:3260'] };
+  const target = { volumeId: 'v', iqn, lun: 1, portals: ['gone:3260', '10.0.0.2:3260'], mutualChap: null };
   t.equal(await engine.find(target), null);
   const device = await engine.attach({ ...target, chap: { user: 'weft', secret: 'a-secret' } });
   t.same(device, { path: '/dev/sdq', key: 'session3' });
@@ -68,7 +68,7 @@ t.test('a volume is attached through the portal that answers, and detached witho
 
 t.test('a disk the kernel has given up is not the volume any more', async (t) => {
   const { engine, sysfs } = host(t);
-  const target = { volumeId: 'v', iqn, lun: 1, portals: ['10.0.0.2:3260'], chap: null };
+  const target = { volumeId: 'v', iqn, lun: 1, portals: ['10.0.0.2:3260'], chap: null, mutualChap: null };
   await engine.attach(target);
   writeFileSync(join(sysfs, 'devices/session3/target0:0:0/0:0:0:1/state'), 'offline\n');
   t.equal(await engine.find(target), null);
@@ -76,7 +76,7 @@ t.test('a disk the kernel has given up is not the volume any more', async (t) =>
 
 t.test('a failure names every portal, and never the secret', async (t) => {
   const { engine } = host(t);
-  const target = { volumeId: 'v', iqn, lun: 1, portals: ['gone:3260'], chap: null };
+  const target = { volumeId: 'v', iqn, lun: 1, portals: ['gone:3260'], chap: null, mutualChap: null };
   await t.rejects(engine.attach(target), { code: 'UNAVAILABLE', message: /gone:3260: .*login retries/ });
   const chap = { user: 'weft', secret: 'bad-secret' };
   const error = await engine.attach({ ...target, portals: ['10.0.0.2:3260'], chap }).then(

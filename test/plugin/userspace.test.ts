@@ -86,6 +86,7 @@ const attachTarget = () => ({
   // The first does not answer: one portal of many being gone must not matter.
   portals: ['127.0.0.1:1', `127.0.0.1:${target.port}`],
   chap: { user: 'weft', secret: 'secretsecret' },
+  mutualChap: null,
 });
 const sha = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
 
@@ -132,6 +133,15 @@ t.test('what is written to the device is on the LUN, and is there after attachin
 t.test('a wrong secret is refused, and leaves nothing', async (t) => {
   const wrong = { ...attachTarget(), chap: { user: 'weft', secret: 'wrongwrongwrong' } };
   await t.rejects(engine.attach(wrong), { code: 'UNAVAILABLE' });
+  t.same(await left(), []);
+});
+
+t.test('a target that is to prove itself is not attached without the proof', async (t) => {
+  const mutual = { ...attachTarget(), mutualChap: { user: 'target', secret: 'targetsecret' } };
+  await t.rejects(engine.attach(mutual), {
+    code: 'UNSUPPORTED',
+    message: /WEFT_ATTACH=open-iscsi.*--mutual-chap none/,
+  });
   t.same(await left(), []);
 });
 

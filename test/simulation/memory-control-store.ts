@@ -52,6 +52,11 @@ export class MemoryControlStore implements ControlStore {
     return revision;
   }
 
+  /** Has none. */
+  async purgeHistory(): Promise<void> {
+    this.#refuseClosed();
+  }
+
   watch(prefix: string, notify: (changes: readonly ControlChange[]) => void): () => void {
     return this.#watchers.add(prefix, notify);
   }

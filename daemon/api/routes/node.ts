@@ -1,5 +1,5 @@
-import { type ApiServices, everybody, type Route, route } from '../route.ts';
-import type { Status } from '../schema.ts';
+import { type ApiServices, administrators, everybody, type Route, route } from '../route.ts';
+import type { FailedLogin, Status } from '../schema.ts';
 
 export function nodeRoutes({ catalog, node }: ApiServices): Route[] {
   return [
@@ -24,8 +24,22 @@ export function nodeRoutes({ catalog, node }: ApiServices): Route[] {
             trash: catalog.trash.list().length,
             sessions: online.reduce((sum, volume) => sum + catalog.host.sessions(volume).length, 0),
           },
+          logins: catalog.host.logins().counts,
         };
         return { status: 200, body: status };
+      },
+    }),
+    route({
+      method: 'GET',
+      path: '/logins/failed',
+      summary: 'Who tried to log in over iSCSI since the start and was refused, the last first.',
+      roles: administrators,
+      answer: '{ logins: FailedLogin[] }',
+      async handle() {
+        const logins = catalog.host.logins().failures.map(({ lastMs, ...login }): FailedLogin => {
+          return { ...login, lastAt: new Date(lastMs).toISOString() };
+        });
+        return { status: 200, body: { logins } };
       },
     }),
   ];

@@ -41,7 +41,7 @@ function readingRoutes(services: ApiServices): Route[] {
     route({
       method: 'GET',
       path: '/volumes/{name}/attachment',
-      summary: 'What an initiator needs to log in, the CHAP secret included.',
+      summary: 'What an initiator needs to log in, the CHAP secrets included.',
       roles: everybody,
       answer: 'Attachment',
       async handle({ identity, name }) {
@@ -77,13 +77,16 @@ function changingRoutes(services: ApiServices): Route[] {
     route({
       method: 'PATCH',
       path: '/volumes/{name}',
-      summary: 'Grows a volume, or records the filesystem made on it; both or neither.',
+      summary:
+        'Grows a volume, records the filesystem made on it, changes who may log in: all of it or nothing. Who is not ' +
+        'allowed any more is logged out when this answers.',
       roles: managers,
       body: volumeUpdateSchema,
-      answer: 'Volume',
+      answer: 'UpdatedVolume',
       async handle({ identity, name, body }) {
         findVolume(services, identity, name);
-        return { status: 200, body: volumeDocument(services, await catalog.volumes.update(name, body)) };
+        const { volume, droppedSessions } = await catalog.volumes.update(name, body);
+        return { status: 200, body: { ...volumeDocument(services, volume), droppedSessions } };
       },
     }),
     route({
