@@ -29,8 +29,9 @@ export function writeSame(task: Task): void {
   const wantedBytes = withoutData ? 0 : sectorSizeBytes;
   const offsetBytes = block * sectorSizeBytes;
   const lengthBytes = blocks * sectorSizeBytes;
-  // Unmapped blocks read as zeros (LBPRZ); any other sector must be written even when UNMAP is set (SBC-3 4.7.3.4.4).
-  if (unmaps && sector.equals(zeroSector)) {
+  // With UNMAP a thin unit should deallocate the blocks, whatever the data (SBC-4 table of ANCHOR and UNMAP). They read
+  // as zeros then, for certain: this is what sets it apart from the UNMAP command, which may leave blocks alone.
+  if (unmaps) {
     unit.guard.change(offsetBytes, lengthBytes, () =>
       unit.device.unmap(offsetBytes, lengthBytes, false, (error) => {
         if (error === null) task.good(wantedBytes);
