@@ -13,9 +13,9 @@ import { initiatorOf, ServedTarget, type ServedVolume } from './served-target.ts
 import { Volume } from './volume/volume.ts';
 
 export interface VolumeTargetsEnv {
-  replica: LocalReplica;
   /** What discovery sessions take; null: nothing. */
   discovery: TargetCredentials | null;
+  replica: LocalReplica;
   /** Carried by every operation: the start this is of the node. */
   epoch: number;
   /** Null when the initiator may use the volume now, else the reason. */
@@ -116,18 +116,6 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     await new Promise<void>((resolve) => unit.whenIdle(fenced, resolve));
   }
 
-  usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number } {
-    const usedBytes = this.#env.replica.usedBytes({ volumeKey, chunkSizeBytes });
-    return { usedBytes, allocatedBytes: usedBytes };
-  }
-
-  capacity(): { totalBytes: number; freeBytes: number; usedBytes: number } {
-    const { totalBytes, freeBytes, liveBytes, undrainedBytes } = this.#env.replica.state();
-    return { totalBytes, freeBytes, usedBytes: liveBytes + undrainedBytes };
-  }
-
-  journal(): { usedBytes: number; capacityBytes: number } {
-    return this.#env.replica.state().journal;
   /** In a group, a session stays while any volume lists its initiator, and loses those that do not. */
   async expel(record: VolumeRecord, everybody: boolean): Promise<number> {
     const iqn = iqnOf(record);
@@ -143,17 +131,29 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     return dropped;
   }
 
+  usage(volumeKey: number, chunkSizeBytes: number): { usedBytes: number; allocatedBytes: number } {
+    const usedBytes = this.#env.replica.usedBytes({ volumeKey, chunkSizeBytes });
+    return { usedBytes, allocatedBytes: usedBytes };
   }
 
-  find(iqn: string): TargetEntry | null {
-    const target = this.#targets.get(iqn);
-    const first = target?.volumes()[0]?.record;
   logins(): LoginRecords {
     const guard = this.#portal?.guard;
     const counts = guard?.counts ?? { succeeded: 0, failed: 0, throttled: 0 };
     return { counts: { ...counts }, failures: guard?.recentFailures() ?? [] };
   }
 
+  capacity(): { totalBytes: number; freeBytes: number; usedBytes: number } {
+    const { totalBytes, freeBytes, liveBytes, undrainedBytes } = this.#env.replica.state();
+    return { totalBytes, freeBytes, usedBytes: liveBytes + undrainedBytes };
+  }
+
+  journal(): { usedBytes: number; capacityBytes: number } {
+    return this.#env.replica.state().journal;
+  }
+
+  find(iqn: string): TargetEntry | null {
+    const target = this.#targets.get(iqn);
+    const first = target?.volumes()[0]?.record;
     if (target === undefined || first === undefined) return null;
     const { device } = target;
     const alias = first.group?.name ?? first.name;

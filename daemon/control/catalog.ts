@@ -33,8 +33,8 @@ export interface CatalogEnvironment {
   host: VolumeHost;
   clock: Clock;
   random: Random;
-  /** Told of what fails in the background (a purge); it is tried again by itself. */
   secrets: Secrets;
+  /** Told of what fails in the background (a purge); it is tried again by itself. */
   onFault(error: Error): void;
 }
 
