@@ -85,17 +85,14 @@ export class Outbox {
     this.used = at + bhsBytes;
     this.pendingBytes += bhsBytes + data.length;
     this.addHeaderDigest(at);
-    if (data.length <= copyLimitBytes) {
+    const isCopied = data.length <= copyLimitBytes;
+    if (isCopied) {
       this.used += data.copy(this.slab, this.used);
-      if (release !== null) {
-        if (afterAll) this.releases.push(release);
-        else release();
-      }
     } else {
       this.closeRun();
       this.pieces.push(data);
-      if (release !== null) this.releases.push(release);
     }
+    if (release !== null && (afterAll || !isCopied)) this.releases.push(release);
     const padding = -data.length & 3;
     if (padding > 0) {
       this.slab.fill(0, this.used, this.used + padding);
@@ -107,6 +104,8 @@ export class Outbox {
       this.used += digestBytes;
     }
     this.flushSoon();
+    // Only now: it may begin the next PDU.
+    if (release !== null && isCopied && !afterAll) release();
   }
 
   /** Sends everything now. */
