@@ -16,7 +16,8 @@ import { writeSame } from './block/write-same.ts';
 import { receiveDiagnosticResults, sendDiagnostic } from './primary/diagnostics.ts';
 import { logSense } from './primary/log-pages.ts';
 import { modeSelect6, modeSelect10, modeSense6, modeSense10 } from './primary/mode-parameters.ts';
-import * as persistent from './primary/persistent-reserve.ts';
+import * as persistentIn from './primary/persistent-reserve-in.ts';
+import * as persistentOut from './primary/persistent-reserve-out.ts';
 import { reportLuns } from './primary/report-luns.ts';
 import { release, reserve } from './primary/reserve.ts';
 import { inquiry } from './primary/standard-inquiry.ts';
@@ -26,7 +27,7 @@ import {
 } from './primary/supported-commands.ts';
 import { reportTargetPortGroups } from './primary/target-port-groups.ts';
 import * as state from './primary/unit-state.ts';
-import type { ReservationAccess } from './reservations.ts';
+import type { ReservationAccess } from './reservation-state.ts';
 import type { CommandEntry } from './task.ts';
 
 /** Operation codes the device server itself needs. */
@@ -53,8 +54,8 @@ function entry(
 const usage10 = (flags: string): string => `${flags} ffffffff 3f ffff 00`;
 const usage12 = (flags: string): string => `${flags} ffffffff ffffffff 3f 00`;
 const usage16 = (flags: string): string => `${flags} ffffffffffffffff ffffffff 3f 00`;
-const persistentIn = (action: string): string => `${action} 0000000000 ffff 00`;
-const persistentOut = (action: string): string => `${action} ff 0000 ffffffff 00`;
+const usageIn = (action: string): string => `${action} 0000000000 ffff 00`;
+const usageOut = (action: string): string => `${action} ff 0000 ffffffff 00`;
 
 /** In the order of their operation codes. */
 export const commands: readonly CommandEntry[] = [
@@ -86,24 +87,25 @@ export const commands: readonly CommandEntry[] = [
   entry('RESERVE(10)', 0x56, null, '00 000000000000 00 00', 'status', reserve),
   entry('RELEASE(10)', 0x57, null, '00 000000000000 00 00', 'exempt', release),
   entry('MODE SENSE(10)', 0x5a, null, '18 ffff 000000 ffff 00', 'write', modeSense10),
-  entry('READ KEYS', 0x5e, 0x00, persistentIn('1f'), 'status', persistent.readKeys),
-  entry('READ RESERVATION', 0x5e, 0x01, persistentIn('1f'), 'status', persistent.readReservation),
-  entry('REPORT CAPABILITIES', 0x5e, 0x02, persistentIn('1f'), 'status', persistent.reportCapabilities),
-  entry('READ FULL STATUS', 0x5e, 0x03, persistentIn('1f'), 'status', persistent.readFullStatus),
-  entry('REGISTER', 0x5f, 0x00, persistentOut('1f'), 'status', persistent.register),
-  entry('RESERVE', 0x5f, 0x01, persistentOut('1f'), 'status', persistent.persistentReserve),
-  entry('RELEASE', 0x5f, 0x02, persistentOut('1f'), 'status', persistent.persistentRelease),
-  entry('CLEAR', 0x5f, 0x03, persistentOut('1f'), 'status', persistent.clear),
-  entry('PREEMPT', 0x5f, 0x04, persistentOut('1f'), 'status', persistent.preempt),
-  entry('PREEMPT AND ABORT', 0x5f, 0x05, persistentOut('1f'), 'status', persistent.preemptAndAbort),
+  entry('READ KEYS', 0x5e, 0x00, usageIn('1f'), 'status', persistentIn.readKeys),
+  entry('READ RESERVATION', 0x5e, 0x01, usageIn('1f'), 'status', persistentIn.readReservation),
+  entry('REPORT CAPABILITIES', 0x5e, 0x02, usageIn('1f'), 'status', persistentIn.reportCapabilities),
+  entry('READ FULL STATUS', 0x5e, 0x03, usageIn('1f'), 'status', persistentIn.readFullStatus),
+  entry('REGISTER', 0x5f, 0x00, usageOut('1f'), 'status', persistentOut.register),
+  entry('RESERVE', 0x5f, 0x01, usageOut('1f'), 'status', persistentOut.reserve),
+  entry('RELEASE', 0x5f, 0x02, usageOut('1f'), 'status', persistentOut.release),
+  entry('CLEAR', 0x5f, 0x03, usageOut('1f'), 'status', persistentOut.clear),
+  entry('PREEMPT', 0x5f, 0x04, usageOut('1f'), 'status', persistentOut.preempt),
+  entry('PREEMPT AND ABORT', 0x5f, 0x05, usageOut('1f'), 'status', persistentOut.preemptAndAbort),
   entry(
     'REGISTER AND IGNORE EXISTING KEY',
     0x5f,
     0x06,
-    persistentOut('1f'),
+    usageOut('1f'),
     'status',
-    persistent.registerAndIgnoreExistingKey,
+    persistentOut.registerAndIgnoreExistingKey,
   ),
+  entry('REGISTER AND MOVE', 0x5f, 0x07, usageOut('1f'), 'status', persistentOut.registerAndMove),
   entry('READ(16)', 0x88, null, usage16('18'), 'read', read),
   entry(
     'COMPARE AND WRITE',

@@ -3,9 +3,14 @@ import { assert } from '../base/assert.ts';
 import { BufferPool } from '../base/buffer-pool.ts';
 import { MiB, maxTransferBytes, maxVolumeSizeBytes, sectorSizeBytes } from '../base/limits.ts';
 import type { BlockDevice } from '../volume/block-device.ts';
+import { ChangeTurns } from './change-turns.ts';
 import { RangeGuard } from './range-guard.ts';
+import { maxRegistrations } from './reservation-changes.ts';
+import { restoredReservations } from './reservation-state.ts';
 import { Reservations } from './reservations.ts';
+import { SavedUnitState } from './saved-unit-state.ts';
 import { type SenseCode, sense } from './sense.ts';
+import type { ModeParameters, UnitStateStore } from './unit-state-store.ts';
 
 /** Where the names in INQUIRY and its pages come from. */
 export interface UnitIdentity {
@@ -28,6 +33,8 @@ export interface LogicalUnitOptions {
   provisioning?: () => Provisioning;
   /** Where READ takes its buffers from; one pool for all units of the process when not given. */
   buffers?: BufferPool;
+  /** Keeps what shall survive a restart; without it APTPL and saved mode parameters are refused. */
+  store?: UnitStateStore;
 }
 
 /** What a thin unit takes of its store, and what the store has left for this and other units. */
@@ -49,13 +56,6 @@ export interface UnitNexus {
   lost: boolean;
 }
 
-/** The changeable bits of the control mode page (SPC-4 7.5.8). */
-export interface ControlSettings {
-  /** Sense data in descriptor format. */
-  descriptorSense: boolean;
-  softwareWriteProtect: boolean;
-}
-
 /** At rest: a queue depth of 64 at 512 KiB, the longest request Linux makes by default. */
 const maxIdleBytes = 32 * MiB;
 const sharedBuffers = new BufferPool(maxTransferBytes, maxIdleBytes);
@@ -67,8 +67,15 @@ export class LogicalUnit {
   readonly reservations: Reservations;
   readonly provisioning: (() => Provisioning) | null;
   readonly guard = new RangeGuard();
-  readonly control: ControlSettings = { descriptorSense: false, softwareWriteProtect: false };
+  /** What of its state survives a restart. */
+  readonly saved: SavedUnitState;
+  /** Of commands that change it. */
+  readonly changes = new ChangeTurns();
+  /** The current values of the mode parameters. */
+  readonly control: ModeParameters;
   readonly #nexuses = new Map<string, UnitNexus>();
+  /** What registered nexuses hear when they come back: unit attentions raised while they were logged out. */
+  readonly #absent = new Map<string, SenseCode[]>();
 
   constructor(options: LogicalUnitOptions) {
     const { device, identity } = options;
@@ -89,7 +96,12 @@ export class LogicalUnit {
     assert(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(this.identity.uuid), 'an identity has a UUID');
     this.provisioning = options.provisioning ?? null;
     this.buffers = options.buffers ?? sharedBuffers;
-    this.reservations = new Reservations((nexus, what) => this.#raise(nexus, what));
+    this.saved = new SavedUnitState(options.store ?? null);
+    this.control = { ...this.saved.modeParameters };
+    this.reservations = new Reservations(
+      (nexus, what) => this.#raiseForRegistered(nexus, what),
+      restoredReservations(this.saved.persistentReservations),
+    );
   }
 
   get sectorCount(): number {
@@ -100,7 +112,9 @@ export class LogicalUnit {
   nexus(name: string): UnitNexus {
     let nexus = this.#nexuses.get(name);
     if (nexus === undefined) {
-      nexus = { name, attentions: [], inFlight: 0, whenIdle: [], lost: false };
+      const attentions = this.#absent.get(name) ?? [];
+      this.#absent.delete(name);
+      nexus = { name, attentions, inFlight: 0, whenIdle: [], lost: false };
       this.#nexuses.set(name, nexus);
     }
     nexus.lost = false;
@@ -117,10 +131,12 @@ export class LogicalUnit {
     this.raiseAll(sense.capacityChanged);
   }
 
-  /** LOGICAL UNIT RESET (SAM-5 6.3.3): settings and legacy reservations go, everybody hears of it. */
+  /**
+   * LOGICAL UNIT RESET (SAM-5 6.3.3): mode parameters go back to their saved values, legacy reservations end, and
+   * everybody hears of it.
+   */
   reset(): void {
-    this.control.descriptorSense = false;
-    this.control.softwareWriteProtect = false;
+    Object.assign(this.control, this.saved.modeParameters);
     this.reservations.reset();
     // What was pending before the reset is no news after it (SAM-5 5.14.3).
     for (const nexus of this.#nexuses.values()) nexus.attentions = [];
@@ -162,6 +178,22 @@ export class LogicalUnit {
       nexus.whenIdle.push(oneDone);
     }
     oneDone();
+  }
+
+  /**
+   * Changes of reservations are told to registered nexuses (SPC-4 5.13), whether they are logged in or not: who is not
+   * hears of it with the first command when it is. I_T NEXUS LOSS forgets what was not reported before it.
+   */
+  #raiseForRegistered(name: string, what: SenseCode): void {
+    if (this.#nexuses.has(name)) return this.#raise(name, what);
+    const attentions = this.#absent.get(name) ?? [];
+    if (!attentions.includes(what)) attentions.push(what);
+    this.#absent.delete(name);
+    this.#absent.set(name, attentions);
+    for (const oldest of this.#absent.keys()) {
+      if (this.#absent.size <= maxRegistrations) break;
+      this.#absent.delete(oldest);
+    }
   }
 
   #raise(name: string, what: SenseCode): void {

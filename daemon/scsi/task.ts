@@ -2,7 +2,7 @@
 import { assert } from '../base/assert.ts';
 import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
 import type { LogicalUnit, UnitNexus } from './logical-unit.ts';
-import type { ReservationAccess } from './reservations.ts';
+import type { ReservationAccess } from './reservation-state.ts';
 import {
   type CdbField,
   type DeviceOperation,
@@ -120,6 +120,16 @@ export class Task {
   /** INVALID FIELD IN CDB, with the byte of the field that is wrong and its left-most bit when they are known. */
   invalidField(byte: number | null = null, bit: number | null = null): void {
     this.check(sense.invalidFieldInCdb, null, byte === null ? null : { byte, bit });
+  }
+
+  /** BUSY: to be sent again later. */
+  busy(): void {
+    this.#end(ScsiStatus.busy, null);
+  }
+
+  /** TASK ABORTED: it was ended before it had any effect. */
+  aborted(): void {
+    this.#end(ScsiStatus.taskAborted, null);
   }
 
   conflict(): void {

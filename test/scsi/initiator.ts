@@ -1,9 +1,11 @@
 /** A small initiator for tests: builds CDBs, sends them to a device server, and reads what comes back. */
 import { GiB, sectorSizeBytes } from '../../daemon/base/limits.ts';
 import { type ScsiReply, ScsiStatus } from '../../daemon/scsi/command.ts';
-import { DeviceServer } from '../../daemon/scsi/device-server.ts';
+import { DeviceServer, type DeviceServerOptions } from '../../daemon/scsi/device-server.ts';
 import { LogicalUnit } from '../../daemon/scsi/logical-unit.ts';
+import { nexusParts } from '../../daemon/scsi/nexus-name.ts';
 import { MemoryDevice } from './memory-device.ts';
+import { MemoryUnitState } from './memory-unit-state.ts';
 
 export const testUuid = '0199f3d2-7b1c-4c7a-9a3e-0123456789ab';
 export const lunZero = Buffer.alloc(8);
@@ -11,22 +13,34 @@ export const lunZero = Buffer.alloc(8);
 export interface Bench {
   device: MemoryDevice;
   unit: LogicalUnit;
+  /** What the unit keeps; another bench on it is the unit after a restart. */
+  kept: MemoryUnitState;
   server: DeviceServer;
   first: Initiator;
   second: Initiator;
 }
 
-/** One unit of 1 GiB and two initiators. */
-export function bench(options: { sizeBytes?: number; durability?: 'flush' | 'sync' } = {}): Bench {
-  const device = new MemoryDevice({ sizeBytes: GiB, ...options });
-  const unit = new LogicalUnit({ device, identity: { uuid: testUuid } });
-  const server = new DeviceServer({ units: new Map([[0, unit]]) });
+export interface BenchOptions extends Omit<Partial<DeviceServerOptions>, 'units'> {
+  sizeBytes?: number;
+  durability?: 'flush' | 'sync';
+  /** Null: nothing survives a restart. */
+  kept?: MemoryUnitState | null;
+}
+
+/** One unit of 1 GiB and two initiators, both at port 1. */
+export function bench(options: BenchOptions = {}): Bench {
+  const { sizeBytes = GiB, durability = 'flush', kept = new MemoryUnitState(), ...ofServer } = options;
+  const device = new MemoryDevice({ sizeBytes, durability });
+  const store = kept === null ? {} : { store: kept.open() };
+  const unit = new LogicalUnit({ device, identity: { uuid: testUuid }, ...store });
+  const server = new DeviceServer({ ...ofServer, units: new Map([[0, unit]]) });
   return {
     device,
     unit,
+    kept: kept ?? new MemoryUnitState(),
     server,
-    first: new Initiator(server, 'iqn.2026-01.test:a,i,0x800000000001,t,0x1'),
-    second: new Initiator(server, 'iqn.2026-01.test:b,i,0x800000000002,t,0x1'),
+    first: new Initiator(server, 'iqn.2026-01.test:a,i,0x800000000001,t,0x0001'),
+    second: new Initiator(server, 'iqn.2026-01.test:b,i,0x800000000002,t,0x0001'),
   };
 }
 
@@ -34,6 +48,8 @@ export function bench(options: { sizeBytes?: number; durability?: 'flush' | 'syn
 export function outcome(reply: ScsiReply): string {
   if (reply.status === ScsiStatus.good) return 'GOOD';
   if (reply.status === ScsiStatus.reservationConflict) return 'CONFLICT';
+  if (reply.status === ScsiStatus.taskAborted) return 'ABORTED';
+  if (reply.status === ScsiStatus.busy) return 'BUSY';
   const sense = reply.sense!;
   const codes = sense[0]! & 0x02 ? [sense[1]!, sense[2]!, sense[3]!] : [sense[2]!, sense[12]!, sense[13]!];
   return codes.map((code) => code.toString(16).padStart(2, '0')).join('/');
@@ -44,7 +60,7 @@ export class Initiator {
   readonly #server: DeviceServer;
   readonly #port: number;
 
-  constructor(server: DeviceServer, nexus: string, port = 1) {
+  constructor(server: DeviceServer, nexus: string, port = nexusParts(nexus).targetPort) {
     this.#port = port;
     this.#server = server;
     this.nexus = nexus;

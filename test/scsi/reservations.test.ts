@@ -1,21 +1,30 @@
 import t from 'tap';
+import { commands } from '../../daemon/scsi/command-table.ts';
 import {
-  maxRegistrations,
+  noReservations,
   type ReservationAccess,
-  Reservations,
+  type ReservationState,
   type ReservationType,
-} from '../../daemon/scsi/reservations.ts';
-import { sense } from '../../daemon/scsi/sense.ts';
+  restoredReservations,
+  savedReservations,
+} from '../../daemon/scsi/reservation-state.ts';
+import { Reservations } from '../../daemon/scsi/reservations.ts';
+import { type SenseCode, sense } from '../../daemon/scsi/sense.ts';
 
 const types: ReservationType[] = [1, 3, 5, 6, 7, 8];
 
-function withTwo(): { reservations: Reservations; heard: [string, unknown][] } {
-  const heard: [string, unknown][] = [];
-  const reservations = new Reservations((nexus, what) => heard.push([nexus, what]));
-  reservations.register('a', 0n, 0xan, false);
-  reservations.register('b', 0n, 0xbn, false);
-  return { reservations, heard };
+const registered = new Map([
+  ['a', 0xan],
+  ['b', 0xbn],
+]);
+
+/** "a" and "b" are registered, and "a" has reserved; no type: nobody has. */
+function reservedBy(holder: string, type: ReservationType | null): ReservationState {
+  const reservation = type === null ? null : { type, holder: type >= 7 ? null : holder };
+  return { ...noReservations, registrations: registered, reservation };
 }
+
+const quiet = (): void => {};
 
 t.test('who may do what under a reservation of "a" (SPC-4 table 66)', async (t) => {
   // Columns: read and write by the registered "b", by the unregistered "c".
@@ -28,8 +37,7 @@ t.test('who may do what under a reservation of "a" (SPC-4 table 66)', async (t) 
     8: 'read write - -',
   };
   for (const type of types) {
-    const { reservations } = withTwo();
-    t.equal(reservations.reserve('a', 0xan, type), 'good');
+    const reservations = new Reservations(quiet, reservedBy('a', type));
     const may = (nexus: string, access: ReservationAccess): string =>
       reservations.conflicts(nexus, access) ? '-' : access;
     const row = [may('b', 'read'), may('b', 'write'), may('c', 'read'), may('c', 'write')].join(' ');
@@ -43,128 +51,58 @@ t.test('who may do what under a reservation of "a" (SPC-4 table 66)', async (t) 
   }
 });
 
-t.test('a registration needs the key that is registered', async (t) => {
-  const { reservations } = withTwo();
-  t.equal(reservations.generation, 2);
-  t.equal(reservations.register('c', 1n, 2n, false), 'conflict', 'not registered: the key must be zero');
-  t.equal(reservations.register('a', 1n, 2n, false), 'conflict');
-  t.equal(reservations.register('c', 0n, 0n, false), 'good', 'nothing to do');
-  t.equal(reservations.generation, 2);
-  t.equal(reservations.register('a', 0xan, 2n, false), 'good');
-  t.equal(reservations.register('a', 99n, 3n, true), 'good', 'the existing key is ignored');
-  t.equal(reservations.registrations.get('a'), 3n);
-  t.equal(reservations.register('a', 3n, 0n, false), 'good');
-  t.notOk(reservations.registrations.has('a'));
-  t.equal(reservations.generation, 5);
+t.test('every command has the access the standards give it (SPC-4 table 66, SBC-3 table 13)', async (t) => {
+  // Commands of those tables. Allowed under every persistent reservation; only reads; neither.
+  const always =
+    'INQUIRY, REQUEST SENSE, TEST UNIT READY, REPORT LUNS, LOG SENSE, READ CAPACITY(10), READ CAPACITY(16), ' +
+    'RELEASE(6), RELEASE(10), RESERVE(6), RESERVE(10), READ KEYS, READ RESERVATION, REPORT CAPABILITIES, ' +
+    'READ FULL STATUS, REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT AND ABORT, ' +
+    'REGISTER AND IGNORE EXISTING KEY, REGISTER AND MOVE, REPORT SUPPORTED OPERATION CODES, ' +
+    'REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS';
+  const reads =
+    'READ(6), READ(10), READ(12), READ(16), VERIFY(10), VERIFY(12), VERIFY(16), PRE-FETCH(10), PRE-FETCH(16), ' +
+    'GET LBA STATUS';
+  const writes =
+    'WRITE(6), WRITE(10), WRITE(12), WRITE(16), WRITE AND VERIFY(10), WRITE AND VERIFY(12), WRITE AND VERIFY(16), ' +
+    'WRITE SAME(10), WRITE SAME(16), UNMAP, ORWRITE(16), COMPARE AND WRITE, SYNCHRONIZE CACHE(10), ' +
+    'SYNCHRONIZE CACHE(16), MODE SELECT(6), MODE SELECT(10), MODE SENSE(6), MODE SENSE(10), SEND DIAGNOSTIC';
+  const access = new Map(commands.map((command) => [command.name, command.access]));
+  for (const name of always.split(', ')) t.match(access.get(name), /^(exempt|status)$/, name);
+  for (const name of reads.split(', ')) t.equal(access.get(name), 'read', name);
+  for (const name of writes.split(', ')) t.equal(access.get(name), 'write', name);
 });
 
-t.test('registrations have a limit', async (t) => {
-  const { reservations } = withTwo();
-  for (let index = 2; index < maxRegistrations; index += 1) reservations.register(`n${index}`, 0n, 1n, false);
-  t.equal(reservations.register('late', 0n, 1n, false), sense.insufficientRegistrationResources);
-  t.equal(reservations.register('a', 0xan, 5n, false), 'good', 'a change of key needs no room');
+t.test('while a change is being saved, the old and the new reservation keep others out', async (t) => {
+  const reservations = new Reservations(quiet, reservedBy('a', 3));
+  reservations.propose({ state: reservedBy('b', 1), attentions: [], preempted: [] });
+  t.ok(reservations.conflicts('b', 'write'), 'not yet its own');
+  t.ok(reservations.conflicts('a', 'write'), 'fenced already');
+  t.notOk(reservations.conflicts('a', 'read'), 'write exclusive');
+  t.ok(reservations.conflicts('c', 'read'));
+  t.ok(reservations.holds('a'), 'as it is reported');
+  reservations.commit();
+  t.notOk(reservations.conflicts('b', 'write'));
+  t.ok(reservations.conflicts('a', 'write'));
+  t.notOk(reservations.conflicts('c', 'read'));
 });
 
-t.test('only a registrant with its key reserves, releases and clears', async (t) => {
-  const { reservations } = withTwo();
-  t.equal(reservations.reserve('c', 0n, 1), 'conflict');
-  t.equal(reservations.reserve('a', 0xbn, 1), 'conflict');
-  t.equal(reservations.reserve('a', 0xan, 1), 'good');
-  t.equal(reservations.reserve('a', 0xan, 1), 'good', 'again the same');
-  t.equal(reservations.reserve('a', 0xan, 3), 'conflict', 'another type');
-  t.equal(reservations.reserve('b', 0xbn, 1), 'conflict', 'held by another');
-  t.equal(reservations.release('c', 0n, 1), 'conflict');
-  t.equal(reservations.release('b', 0xbn, 1), 'good', 'not the holder: nothing happens');
-  t.ok(reservations.holds('a'));
-  t.equal(reservations.release('a', 0xan, 3), sense.invalidReleaseOfReservation);
-  t.equal(reservations.release('a', 0xan, 1), 'good');
-  t.equal(reservations.reservation, null);
-  t.equal(reservations.clear('c', 0n), 'conflict');
-});
-
-t.test('a released reservation is told to those who shared it', async (t) => {
-  for (const type of types) {
-    const { reservations, heard } = withTwo();
-    reservations.reserve('a', 0xan, type);
-    reservations.release('a', 0xan, type);
-    t.same(heard, type >= 5 ? [['b', sense.reservationsReleased]] : [], `type ${type}`);
-  }
-});
-
-t.test('unregistering the holder ends the reservation unless all registrants hold it', async (t) => {
-  for (const type of types) {
-    const { reservations, heard } = withTwo();
-    reservations.reserve('a', 0xan, type);
-    reservations.register('a', 0xan, 0n, false);
-    if (type < 7) {
-      t.equal(reservations.reservation, null, `type ${type}`);
-      t.same(heard, type >= 5 ? [['b', sense.reservationsReleased]] : []);
-    } else {
-      t.ok(reservations.holds('b'), `type ${type}`);
-      t.notOk(reservations.holds('a'));
-      reservations.register('b', 0xbn, 0n, false);
-      t.equal(reservations.reservation, null, 'the last registrant is gone');
-    }
-  }
-});
-
-t.test('CLEAR ends everything and tells the others', async (t) => {
-  const { reservations, heard } = withTwo();
-  reservations.reserve('a', 0xan, 3);
-  t.equal(reservations.clear('b', 0xbn), 'good');
-  t.equal(reservations.reservation, null);
-  t.equal(reservations.registrations.size, 0);
-  t.same(heard, [['a', sense.reservationsPreempted]]);
-  t.equal(reservations.generation, 3);
-});
-
-t.test('PREEMPT without a reservation removes registrations', async (t) => {
-  const { reservations, heard } = withTwo();
-  const preempted: string[] = [];
-  t.equal(reservations.preempt('a', 0xan, 0n, 1, preempted), sense.invalidFieldInParameterList);
-  t.equal(reservations.preempt('a', 0xan, 0x77n, 1, preempted), 'conflict', 'nobody has that key');
-  t.equal(reservations.preempt('c', 0n, 0xan, 1, preempted), 'conflict', 'not registered');
-  t.equal(reservations.preempt('a', 0xan, 0xbn, 1, preempted), 'good');
-  t.same(preempted, ['b']);
-  t.same(heard, [['b', sense.registrationsPreempted]]);
-  t.equal(reservations.reservation, null);
-  t.equal(reservations.generation, 3);
-});
-
-t.test('PREEMPT with the key of the holder takes the reservation over', async (t) => {
-  const { reservations, heard } = withTwo();
-  reservations.register('c', 0n, 0xcn, false);
-  reservations.reserve('b', 0xbn, 5);
-  const preempted: string[] = [];
-  t.equal(reservations.preempt('a', 0xan, 0xbn, 3, preempted), 'good');
-  t.same(reservations.reservation, { type: 3, holder: 'a' });
-  t.same(preempted, ['b']);
-  t.same(heard, [
-    ['b', sense.registrationsPreempted],
-    ['c', sense.reservationsReleased],
-  ]);
-});
-
-t.test('PREEMPT with the key of another than the holder leaves the reservation', async (t) => {
-  const { reservations } = withTwo();
-  reservations.register('c', 0n, 0xcn, false);
-  reservations.reserve('b', 0xbn, 1);
-  t.equal(reservations.preempt('a', 0xan, 0xcn, 1, []), 'good');
-  t.ok(reservations.holds('b'));
-  t.notOk(reservations.registrations.has('c'));
-});
-
-t.test('PREEMPT of an all-registrants reservation: key zero takes over from everybody', async (t) => {
-  for (const type of [7, 8] as const) {
-    const { reservations } = withTwo();
-    reservations.register('c', 0n, 0xcn, false);
-    reservations.reserve('b', 0xbn, type);
-    t.equal(reservations.preempt('a', 0xan, 0xcn, type, []), 'good', 'one key: only its registration goes');
-    t.ok(reservations.holds('b'));
-    t.equal(reservations.preempt('a', 0xan, 0n, 1, []), 'good');
-    t.same(reservations.reservation, { type: 1, holder: 'a' });
-    t.same([...reservations.registrations.keys()], ['a']);
-  }
+t.test('unit attentions are raised when a change holds, and never for one that was abandoned', async (t) => {
+  const heard: [string, SenseCode][] = [];
+  const reservations = new Reservations((nexus, what) => heard.push([nexus, what]), reservedBy('a', 5));
+  const change = {
+    state: reservedBy('a', null),
+    attentions: [['b', sense.reservationsReleased]] as const,
+    preempted: [],
+  };
+  reservations.propose(change);
+  t.same(heard, []);
+  reservations.abandon();
+  t.same(heard, []);
+  t.ok(reservations.holds('a'), 'as it was');
+  reservations.propose(change);
+  reservations.commit();
+  t.same(heard, [['b', sense.reservationsReleased]]);
+  t.notOk(reservations.holds('a'));
 });
 
 t.test(
@@ -176,11 +114,11 @@ t.test(
       reset: (reservations) => reservations.reset(),
     };
     for (const [name, end] of Object.entries(endings)) {
-      const reservations = new Reservations(() => {});
-      t.equal(reservations.legacyReserve('a'), 'good');
-      t.equal(reservations.legacyReserve('a'), 'good', 'again');
-      t.equal(reservations.legacyReserve('b'), 'conflict');
-      t.equal(reservations.legacyRelease('b'), 'good', 'does nothing');
+      const reservations = new Reservations(quiet);
+      t.ok(reservations.legacyReserve('a'));
+      t.ok(reservations.legacyReserve('a'), 'again');
+      t.notOk(reservations.legacyReserve('b'));
+      t.ok(reservations.legacyRelease('b'), 'does nothing');
       reservations.nexusLost('b');
       t.ok(reservations.conflicts('b', 'status'));
       t.ok(reservations.conflicts('b', 'read'));
@@ -192,12 +130,50 @@ t.test(
   },
 );
 
+t.test('RESERVE(6) and RELEASE(6) change nothing under persistent reservations (SPC-3 5.6.3)', async (t) => {
+  // Types, and for the holder "a", the registered "b" and the unregistered "c" whether they are GOOD.
+  const table: [ReservationType | null, boolean, boolean, boolean][] = [
+    [null, false, false, false],
+    [1, true, false, false],
+    [3, true, false, false],
+    [5, true, true, false],
+    [6, true, true, false],
+    [7, true, true, false],
+    [8, true, true, false],
+  ];
+  for (const [type, ...good] of table) {
+    const reservations = new Reservations(quiet, reservedBy('a', type));
+    for (const [index, nexus] of ['a', 'b', 'c'].entries()) {
+      t.equal(reservations.legacyReserve(nexus), good[index], `RESERVE by ${nexus}, type ${type}`);
+      t.equal(reservations.legacyRelease(nexus), good[index], `RELEASE by ${nexus}, type ${type}`);
+    }
+    t.notOk(reservations.legacyReserved);
+  }
+  const becoming = new Reservations(quiet);
+  becoming.propose({ state: reservedBy('a', null), attentions: [], preempted: [] });
+  t.notOk(becoming.legacyReserve('c'), 'somebody is about to be registered');
+});
+
 t.test('registrations and reservations outlive the nexus and a reset', async (t) => {
-  const { reservations } = withTwo();
-  reservations.reserve('a', 0xan, 1);
+  const reservations = new Reservations(quiet, reservedBy('a', 1));
   reservations.nexusLost('a');
   reservations.reset();
   t.ok(reservations.holds('a'));
-  t.equal(reservations.legacyReserve('b'), 'conflict', 'persistent and legacy exclude each other');
-  t.equal(reservations.legacyRelease('b'), 'conflict');
+  t.equal(reservations.state.registrations.size, 2);
+});
+
+t.test('what is saved with APTPL comes back as it was, with generation zero', async (t) => {
+  const registrations = new Map([
+    ['iqn.a:one,i,0x800000000001,t,0x0001', 0x0123456789abcdefn],
+    ['iqn.a:one,i,0x800000000001,t,0x0002', 1n],
+    ['iqn.a:two,i,0x800000000002,t,0x0001', 0xffffffffffffffffn],
+  ]);
+  const holder = 'iqn.a:one,i,0x800000000001,t,0x0002';
+  for (const reservation of [null, { type: 3, holder }, { type: 7, holder: null }] as const) {
+    const state = { generation: 17, registrations, reservation, aptpl: true };
+    const saved = JSON.parse(JSON.stringify(savedReservations(state)));
+    t.same(restoredReservations(saved), { ...state, generation: 0 });
+    t.equal(savedReservations({ ...state, aptpl: false }), null, 'not without APTPL');
+  }
+  t.equal(restoredReservations(null), noReservations);
 });

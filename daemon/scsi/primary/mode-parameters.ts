@@ -1,8 +1,13 @@
-/** MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.11 to 6.14, headers in 7.5.5). */
+/**
+ * MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.11 to 6.14, headers in 7.5.5). All nexuses share one set of current
+ * values. A save (SP) is durable before it is answered; when it fails, nothing has changed.
+ */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
-import { sense } from '../sense.ts';
+import { defaultModeParameters } from '../saved-unit-state.ts';
+import { type SenseCode, sense, senseOfError, senseOfFailedSave } from '../sense.ts';
 import type { Task } from '../task.ts';
+import type { ModeParameters } from '../unit-state-store.ts';
 import { type ModePage, modePages } from './mode-pages.ts';
 
 const allPages = 0x3f;
@@ -11,6 +16,8 @@ const pageControl = { current: 0, changeable: 1, defaults: 2, saved: 3 } as cons
 
 const writeProtectedBit = 0x80;
 const dpoFuaBit = 0x10;
+/** PS in byte 0 of a page: what may be changed in it may be saved. */
+const parametersSavableBit = 0x80;
 
 export function modeSense6(task: Task): void {
   const pages = sensedPages(task);
@@ -42,7 +49,7 @@ function sensedPages(task: Task): Buffer | null {
   const control = cdb[2]! >> 6;
   const code = cdb[2]! & 0x3f;
   const subpage = cdb[3]!;
-  if (control === pageControl.saved) {
+  if (control === pageControl.saved && !unit.saved.isSupported) {
     task.check(sense.savingParametersNotSupported);
     return null;
   }
@@ -53,10 +60,19 @@ function sensedPages(task: Task): Buffer | null {
   }
   return Buffer.concat(
     chosen.map((page) => {
-      if (control === pageControl.changeable) return page.changeable;
-      return control === pageControl.defaults ? page.defaults(unit) : page.current(unit);
+      const bytes =
+        control === pageControl.changeable
+          ? Buffer.from(page.changeable)
+          : page.encode(unit, parametersOf(unit, control));
+      if (unit.saved.isSupported) bytes[0]! |= parametersSavableBit;
+      return bytes;
     }),
   );
+}
+
+function parametersOf(unit: LogicalUnit, control: number): Readonly<ModeParameters> {
+  if (control === pageControl.defaults) return defaultModeParameters;
+  return control === pageControl.saved ? unit.saved.modeParameters : unit.control;
 }
 
 function deviceSpecific(unit: LogicalUnit): number {
@@ -87,37 +103,89 @@ export function modeSelect10(task: Task): void {
   modeSelect(task, task.cdb.readUInt16BE(7), 8);
 }
 
-/** Takes all pages of the list, or none. */
 function modeSelect(task: Task, listBytes: number, headerBytes: 4 | 8): void {
   const { cdb, unit } = task;
   const pageFormat = (cdb[1]! & 0x10) !== 0;
   const savePages = (cdb[1]! & 0x01) !== 0;
-  if (!pageFormat || savePages) return task.invalidField();
-  if (listBytes === 0) return task.good();
+  if (!pageFormat) return task.invalidField(1, 4);
+  if (savePages && !unit.saved.isSupported) return task.invalidField(1, 0);
   const list = task.command.dataOut.subarray(0, listBytes);
-  if (list.length < listBytes || list.length < headerBytes) return task.check(sense.parameterListLengthError);
+  if (list.length < listBytes) return task.check(sense.parameterListLengthError);
+  unit.changes.take(task, (finished) => {
+    const selected = selectedParameters(unit, list, headerBytes);
+    if ('asc' in selected) {
+      task.check(selected);
+      return finished();
+    }
+    select(task, selected, savePages, (refusal) => {
+      if (refusal === null) task.good(listBytes);
+      else task.check(refusal);
+      finished();
+    });
+  });
+}
 
+/** What the parameters are with all pages of the list, or why none of it is taken. */
+function selectedParameters(unit: LogicalUnit, list: Buffer, headerBytes: 4 | 8): ModeParameters | SenseCode {
+  let selected: ModeParameters = { ...unit.control };
+  if (list.length === 0) return selected;
+  if (list.length < headerBytes) return sense.parameterListLengthError;
   const long = headerBytes === 8 && (list[4]! & 0x01) !== 0;
   const descriptorBytes = headerBytes === 8 ? list.readUInt16BE(6) : list[3]!;
   const pagesStart = headerBytes + descriptorBytes;
-  if (list.length < pagesStart) return task.check(sense.parameterListLengthError);
-  if (!describesUnit(unit, list.subarray(headerBytes, pagesStart), long)) {
-    return task.check(sense.invalidFieldInParameterList);
-  }
-  const changes: { page: ModePage; bytes: Buffer }[] = [];
+  if (list.length < pagesStart) return sense.parameterListLengthError;
+  if (!describesUnit(unit, list.subarray(headerBytes, pagesStart), long))
+    return sense.invalidFieldInParameterList;
   for (let position = pagesStart; position < list.length; ) {
-    if (list.length < position + 2) return task.check(sense.parameterListLengthError);
+    if (list.length < position + 2) return sense.parameterListLengthError;
     const bytes = list.subarray(position, position + 2 + list[position + 1]!);
-    if (bytes.length < 2 + list[position + 1]!) return task.check(sense.parameterListLengthError);
+    if (bytes.length < 2 + list[position + 1]!) return sense.parameterListLengthError;
     const page = modePages.find(({ code }) => code === (bytes[0]! & 0x7f));
-    if (page === undefined || !isAllowed(page, unit, bytes))
-      return task.check(sense.invalidFieldInParameterList);
-    changes.push({ page, bytes });
+    if (page === undefined || !isAllowed(page, unit, bytes)) return sense.invalidFieldInParameterList;
+    selected = page.decode(bytes, selected);
     position += bytes.length;
   }
-  for (const { page, bytes } of changes) page.apply(unit, bytes);
-  if (changes.length > 0) unit.raiseAll(sense.modeParametersChanged, task.nexus.name);
-  task.good(listBytes);
+  return selected;
+}
+
+/**
+ * Gives the parameters their new values. Write protection holds from the beginning when it is turned on, and to the
+ * end when it is turned off; what was written before is durable by then (SPC-4 7.5.8, SWP).
+ */
+function select(
+  task: Task,
+  selected: ModeParameters,
+  savePages: boolean,
+  done: (refusal: SenseCode | null) => void,
+): void {
+  const { unit } = task;
+  const before = { ...unit.control };
+  const isProtecting = selected.softwareWriteProtect && !before.softwareWriteProtect;
+  const fail = (refusal: SenseCode): void => {
+    Object.assign(unit.control, before);
+    done(refusal);
+  };
+  const finish = (): void => {
+    Object.assign(unit.control, selected);
+    const isOther =
+      before.descriptorSense !== selected.descriptorSense ||
+      before.softwareWriteProtect !== selected.softwareWriteProtect;
+    if (isOther) unit.raiseAll(sense.modeParametersChanged, task.nexus.name);
+    done(null);
+  };
+  const save = (): void => {
+    if (!savePages) return finish();
+    unit.saved.save({ modeParameters: selected }, (error) => {
+      if (error === null) finish();
+      else fail(senseOfFailedSave(error));
+    });
+  };
+  if (!isProtecting) return save();
+  unit.control.softwareWriteProtect = true;
+  unit.device.flush((error) => {
+    if (error === null) save();
+    else fail(senseOfError(error, 'write').code);
+  });
 }
 
 /** No block descriptor, or one that changes nothing: zero blocks means "as it is" (SBC-3 6.5.2.2). */
@@ -132,7 +200,7 @@ function describesUnit(unit: LogicalUnit, descriptor: Buffer, long: boolean): bo
 
 /** The page has its length and differs from the current one only in changeable bits; PS is reserved here. */
 function isAllowed(page: ModePage, unit: LogicalUnit, bytes: Buffer): boolean {
-  const current = page.current(unit);
+  const current = page.encode(unit, unit.control);
   if (bytes.length !== current.length) return false;
   for (let index = 2; index < bytes.length; index += 1) {
     if (((bytes[index]! ^ current[index]!) & ~page.changeable[index]!) !== 0) return false;

@@ -7,11 +7,11 @@
 import type { Task } from '../task.ts';
 
 export function reserve(task: Task): void {
-  if (task.unit.reservations.legacyReserve(task.nexus.name) === 'good') task.good();
+  if (task.unit.reservations.legacyReserve(task.nexus.name)) task.good();
   else task.conflict();
 }
 
 export function release(task: Task): void {
-  if (task.unit.reservations.legacyRelease(task.nexus.name) === 'good') task.good();
+  if (task.unit.reservations.legacyRelease(task.nexus.name)) task.good();
   else task.conflict();
 }
