@@ -88,6 +88,7 @@ async function open(
     admit: (volume, initiator) => catalog.volumes.admit(volume, initiator),
     lists: (volume, initiator) => catalog.volumes.lists(volume, initiator),
     credentials: (volume) => catalog.volumes.credentials(volume),
+    unitState: (volumeId) => catalog.unitStates.of(volumeId),
   });
   opened.push(() => targets.close());
   const onFault = (error: Error): void =>

@@ -9,6 +9,7 @@ import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
 import { LogicalUnit } from './scsi/logical-unit.ts';
+import type { UnitStateStore } from './scsi/unit-state-store.ts';
 import { initiatorOf, ServedTarget, type ServedVolume } from './served-target.ts';
 import { Volume } from './volume/volume.ts';
 
@@ -20,6 +21,8 @@ export interface VolumeTargetsEnv {
   epoch: number;
   /** Null when the initiator may use the volume now, else the reason. */
   admit: (volume: VolumeRecord, initiator: string) => string | null;
+  /** What the volume's logical unit keeps through restarts. */
+  unitState: (volumeId: string) => UnitStateStore;
   /** Whether the initiator may know that the volume is there. */
   lists: (volume: VolumeRecord, initiator: string) => boolean;
   /** What logins with the volume's target take now. */
@@ -60,7 +63,12 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     const { sizeBytes, durability } = record;
     const { epoch, replica } = this.#env;
     const volume = new Volume({ identity, sizeBytes, durability, epoch, replica });
-    const unit = new LogicalUnit({ device: volume, identity: { uuid: record.id } });
+    const provisioning = () => ({
+      availableBytes: this.capacity().freeBytes,
+      usedBytes: replica.usedBytes(identity),
+    });
+    const store = this.#env.unitState(record.id);
+    const unit = new LogicalUnit({ device: volume, identity: { uuid: record.id }, provisioning, store });
     const admit = (initiator: string): string | null => this.#env.admit(record, initiator);
     target.add(lunOf(record), { record, volume, unit, admit });
   }

@@ -25,6 +25,7 @@ import type { Secrets } from './secrets.ts';
 import { Tokens } from './tokens.ts';
 import { Trash } from './trash.ts';
 import { Turns } from './turns.ts';
+import { type UnitRecord, UnitStates, unitRecordSchema } from './unit-states.ts';
 import type { VolumeHost } from './volume-host.ts';
 import { Volumes } from './volumes.ts';
 
@@ -44,6 +45,7 @@ export interface CatalogCore extends CatalogEnvironment {
   volumes: Mirror<VolumeRecord>;
   volumeNames: Mirror<NameRecord>;
   counters: Mirror<CounterRecord>;
+  unitStates: Mirror<UnitRecord>;
   /** By volume id: every operation on a volume takes one. */
   turns: Turns;
   change<Result>(plan: (change: Change) => Result): Promise<Result>;
@@ -57,6 +59,7 @@ export class Catalog {
   readonly claims: Claims;
   readonly trash: Trash;
   readonly tokens: Tokens;
+  readonly unitStates: UnitStates;
   readonly #core: CatalogCore;
 
   constructor(environment: CatalogEnvironment) {
@@ -67,6 +70,7 @@ export class Catalog {
       volumes: new Mirror('volume/', volumeRecordSchema, volumeRecordVersion),
       volumeNames: new Mirror('volume-name/', nameRecordSchema),
       counters: new Mirror('counter/', counterRecordSchema),
+      unitStates: new Mirror('unit/', unitRecordSchema),
       turns: new Turns(),
       change: (plan) => commitChange(environment.store, plan),
       nowIso: () => new Date(environment.clock.nowMs()).toISOString(),
@@ -77,6 +81,7 @@ export class Catalog {
     this.claims = new Claims(core);
     this.volumes = new Volumes(core, this.claims);
     this.trash = new Trash(core, this.claims);
+    this.unitStates = new UnitStates(core);
     this.tokens = new Tokens(core, new Mirror('token/', tokenRecordSchema));
   }
 
@@ -85,8 +90,8 @@ export class Catalog {
    * the purges a crash interrupted.
    */
   async start(): Promise<void> {
-    const { store, containers, volumes, volumeNames, counters } = this.#core;
-    for (const mirror of [containers, volumes, volumeNames, counters]) await mirror.open(store);
+    const { store, containers, volumes, volumeNames, counters, unitStates } = this.#core;
+    for (const mirror of [containers, volumes, volumeNames, counters, unitStates]) await mirror.open(store);
     await this.tokens.open();
     await this.containers.ensureDefault();
     this.claims.start();

@@ -159,6 +159,7 @@ export class Trash {
       await this.#core.host.destroy(doomed.volumeKey);
       await this.#core.change((change) => {
         change.remove(this.#core.volumes, id);
+        change.remove(this.#core.unitStates, id);
         bookContainer(this.#core, change, doomed.container, { volumes: -1, bytes: -doomed.sizeBytes });
       });
     });
