@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { asWeftError, WeftError } from '../base/errors.ts';
 import { addContainerCommands } from './commands/container.ts';
+import { addLoginsCommand } from './commands/logins.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addTokenCommands } from './commands/token.ts';
 import { addTrashCommands } from './commands/trash.ts';
@@ -29,6 +30,7 @@ function buildProgram(): Command {
   addTrashCommands(program);
   addContainerCommands(program);
   addTokenCommands(program);
+  addLoginsCommand(program);
   return program;
 }
 

@@ -39,6 +39,40 @@ t.test('iscsi-ls is told of every portal with its tag, and each takes logins', a
   }
 });
 
+t.test('libiscsi takes the proof of a target (mutual CHAP), and no wrong one', async (t) => {
+  const mutualChap = { user: 'weft-target-1', secret: 'the-target-s-own-secret' };
+  const { port } = await openPortal(t, { device: volume(), chap, mutualChap });
+  const inquire = (target: string) =>
+    execa('iscsi-inq', [`iscsi://${chap.user}%${chap.secret}@127.0.0.1:${port}/${iqn}/0?${target}`], {
+      reject: false,
+    });
+  const good = await inquire(`target_user=${mutualChap.user}&target_password=${mutualChap.secret}`);
+  t.match(good.stdout, /Vendor:WEFT/, good.stderr);
+  const wrong = await inquire(`target_user=${mutualChap.user}&target_password=not-the-targets-secret`);
+  t.not(wrong.exitCode, 0);
+  t.equal(wrong.stdout, '', 'the initiator does not talk to a target that cannot prove itself');
+  t.match((await inquire('')).stdout, /Vendor:WEFT/, 'who does not ask gets no proof');
+});
+
+t.test('a stranger does not see in iscsi-ls what it may not use, and is refused there', async (t) => {
+  const listed = 'iqn.2026-11.test:listed';
+  const target = { iqn, device: volume(), chap: null, lists: (name: string) => name === listed };
+  const entry = { ...target, admit: (name: string) => (name === listed ? null : 'not on the list') };
+  const directory = {
+    find: (name: string) => (name === iqn ? entry : null),
+    list: (name: string) => (entry.lists(name) ? [{ iqn, portals: [] }] : []),
+  };
+  const { port } = await openPortal(t, {}, { directory });
+  const run = (tool: string, initiator: string, path: string) =>
+    execa(tool, ['-i', initiator, `iscsi://127.0.0.1:${port}/${path}`], { reject: false });
+  t.match((await run('iscsi-ls', listed, '')).stdout, iqn);
+  t.notMatch((await run('iscsi-ls', 'iqn.2026-11.test:stranger', '')).stdout, /Target:/);
+  t.match((await run('iscsi-inq', listed, `${iqn}/0`)).stdout, /Vendor:WEFT/);
+  const refused = await run('iscsi-inq', 'iqn.2026-11.test:stranger', `${iqn}/0`);
+  t.not(refused.exitCode, 0);
+  t.match(refused.stderr, /Target not found/i);
+});
+
 t.test('qemu-img writes an image through CHAP and reads it back identical', async (t) => {
   const { portal, port } = await openPortal(t, { device: volume(), chap });
   const directory = t.testdir();

@@ -3,8 +3,10 @@ import { systemClock } from '../../daemon/env/clock.ts';
 import { type Network, systemNetwork } from '../../daemon/env/network.ts';
 import { systemRandom } from '../../daemon/env/random.ts';
 import { Portal } from '../../daemon/iscsi/portal.ts';
+import type { TargetEntry } from '../../daemon/iscsi/target-directory.ts';
 import { iqn, ManualClock, openPortal, until } from './fixture.ts';
 import { chapResponse, noTag, textOf } from './initiator.ts';
+import { MemoryDevice } from './memory-device.ts';
 
 const emptyDirectory = { find: () => null, list: () => [] };
 const chap = { user: 'weft-1', secret: 'a-secret-of-16-bytes' };
@@ -134,6 +136,83 @@ t.test('a key sent twice is refused', async (t) => {
   t.equal(initiator.loginStatus, 0);
   await initiator.loginStep(1, 3, { InitialR2T: 'Yes' });
   t.equal(initiator.loginStatus, 0x0200);
+});
+
+t.test('a CHAP key sent twice is refused: one connection has one guess', async (t) => {
+  const { connect } = await openPortal(t, { chap });
+  const initiator = await connect();
+  const who = { InitiatorName: initiator.name, TargetName: iqn, AuthMethod: 'CHAP' };
+  await initiator.loginStep(0, null, who);
+  await initiator.loginStep(0, null, { CHAP_A: '7' });
+  t.equal(initiator.loginStatus, 0);
+  await initiator.loginStep(0, null, { CHAP_A: '7' });
+  t.equal(initiator.loginStatus, 0x0200);
+});
+
+t.test('a target that does not list the initiator answers as one that is not there', async (t) => {
+  const { connect } = await openPortal(t, { chap, lists: (name) => name === 'iqn.2026-11.test:listed' });
+  const answer = async (name: string, target: string, keys: Record<string, string>) => {
+    const initiator = await connect();
+    const pdu = await initiator.loginStep(0, null, { InitiatorName: name, TargetName: target, ...keys });
+    t.equal(await initiator.next(), null, 'and the connection is closed');
+    return pdu?.header.toString('hex');
+  };
+  const stranger = 'iqn.2026-11.test:stranger';
+  for (const keys of [{ AuthMethod: 'CHAP' }, { AuthMethod: 'None' }, {}]) {
+    const forbidden = await answer(stranger, iqn, keys);
+    t.equal(forbidden, await answer(stranger, 'iqn.2026-11.io.weft:volume-0', keys), 'byte for byte');
+    t.equal(forbidden?.slice(72, 76), '0203');
+  }
+  const listed = await connect();
+  listed.name = 'iqn.2026-11.TEST:Listed';
+  t.equal(await listed.login(iqn, { chap }), 0, 'names compare in lower case');
+});
+
+t.test('credentials, lists and claims that change during a login are those that count', async (t) => {
+  let now: Partial<TargetEntry> = { chap };
+  const device = new MemoryDevice();
+  const find = (name: string): TargetEntry | null =>
+    name === iqn ? { iqn, device, chap, lists: () => true, admit: () => null, ...now } : null;
+  const { connect, portal } = await openPortal(t, {}, { directory: { find, list: () => [] } });
+  const cases: [number, Partial<TargetEntry>][] = [
+    [0x0201, { chap: { ...chap, secret: 'a-new-secret-of-it' } }],
+    [0x0203, { lists: () => false }],
+    [0x0202, { admit: () => 'claimed by host-b' }],
+    [0, { chap }],
+  ];
+  for (const [status, change] of cases) {
+    now = { chap };
+    const initiator = await connect();
+    await initiator.loginStep(0, null, {
+      InitiatorName: initiator.name,
+      TargetName: iqn,
+      AuthMethod: 'CHAP',
+    });
+    await initiator.loginStep(0, null, { CHAP_A: '7' });
+    const challenge = Buffer.from(initiator.answered.get('CHAP_C')!.slice(2), 'hex');
+    const response = chapResponse('sha256', Number(initiator.answered.get('CHAP_I')), chap.secret, challenge);
+    await initiator.loginStep(0, 1, { CHAP_N: chap.user, CHAP_R: `0x${response.toString('hex')}` });
+    t.equal(initiator.loginStatus, 0);
+    now = change;
+    await initiator.loginStep(1, 3, {});
+    t.equal(initiator.loginStatus, status);
+    initiator.close();
+    await until(() => portal.connectionCount === 0);
+  }
+});
+
+t.test('discovery asks for credentials where it has some', async (t) => {
+  const mutualChap = { user: 'discovery-target', secret: 'target-of-discovery' };
+  const list = () => [{ iqn, portals: [] }];
+  const directory = { discovery: { chap, mutualChap }, find: () => null, list };
+  const { connect } = await openPortal(t, {}, { directory });
+  const anonymous = await connect();
+  t.equal(await anonymous.login(null), 0x0201);
+  const wrong = await connect();
+  t.equal(await wrong.login(null, { chap: { ...chap, secret: 'not-the-right-one' } }), 0x0201);
+  const right = await connect();
+  t.equal(await right.login(null, { chap, mutual: mutualChap }), 0);
+  t.equal(right.answered.get('CHAP_N'), mutualChap.user);
 });
 
 t.test('login text may be spread over requests with the C bit', async (t) => {

@@ -24,6 +24,7 @@ function statusFacts({
   capacity,
   journal,
   volumes,
+  logins,
 }: Status): string {
   const used = formatSize(capacity.usedBytes);
   return facts([
@@ -38,5 +39,6 @@ function statusFacts({
     ],
     ['journal', `${formatSize(journal.usedBytes)} of ${formatSize(journal.capacityBytes)}`],
     ['volumes', `${volumes.online} online, ${volumes.trash} in the trash, ${volumes.sessions} sessions`],
+    ['logins', `${logins.succeeded} since the start, and ${logins.failed} that failed: "weft logins"`],
   ]);
 }

@@ -4,12 +4,14 @@ import { WeftError } from '../../base/errors.ts';
 import { formatSize, parseSize } from '../../base/size.ts';
 import { Session } from '../session.ts';
 import { facts, table } from '../table.ts';
+import { accessFacts, accessOf, addAccess, credentialsHelp, secretsOf } from './volume-access.ts';
 
 export function addVolumeCommands(program: Command): void {
   const volume = program.command('volume').description('make, look at, grow and remove volumes');
   addCreate(volume);
   addLooking(volume);
   addResize(volume);
+  addAccess(volume);
   addRemoval(volume);
 }
 
@@ -26,11 +28,9 @@ function addCreate(volume: Command): void {
         'sync',
       ]),
     )
-    .addOption(
-      new Option('--chap <mode>', 'auto: initiators need a secret; none: any may log in')
-        .choices(['auto', 'none'])
-        .default('auto'),
-    )
+    .option('--chap <how>', `what initiators must know: ${credentialsHelp}`, 'auto')
+    .option('--mutual-chap <how>', `what the volume proves itself with: ${credentialsHelp}`)
+    .option('--allow <names>', 'only these initiators, commas between, * at the end of a name')
     .option('--group <group>', 'make it the next LUN of this group of volumes, behind one iSCSI target')
     .action(async (name: string, options: CreateOptions, command: Command) => {
       const sizeBytes = parseSize(options.size, '--size');
@@ -38,7 +38,7 @@ function addCreate(volume: Command): void {
       const created = await session.client.createVolume({
         name,
         sizeBytes,
-        chap: options.chap,
+        ...accessOf(options),
         ...(options.container === undefined ? {} : { container: options.container }),
         ...(options.durability === undefined ? {} : { durability: options.durability }),
         ...(options.group === undefined ? {} : { group: options.group }),
@@ -52,7 +52,9 @@ function addCreate(volume: Command): void {
 
 interface CreateOptions {
   size: string;
-  chap: 'auto' | 'none';
+  chap: string;
+  mutualChap?: string;
+  allow?: string;
   container?: string;
   group?: string;
   durability?: 'flush' | 'sync';
@@ -71,12 +73,12 @@ function addLooking(volume: Command): void {
     .command('inspect')
     .description('everything about one volume')
     .argument('<name>')
-    .option('--show-secrets', 'the CHAP user and secret too')
+    .option('--show-secrets', 'the CHAP users and secrets too')
     .action(async (name: string, options: { showSecrets?: boolean }, command: Command) => {
       const session = new Session(command);
       const found = await session.client.volume(name);
       const attachment = options.showSecrets ? await session.client.attachment(name) : null;
-      const chap = attachment === null ? {} : { chap: attachment.chap };
+      const chap = attachment === null ? {} : secretsOf(attachment);
       session.show({ ...volumeJson(found), ...chap }, volumeFacts(found, attachment));
     });
 }
@@ -201,18 +203,12 @@ function volumeFacts(volume: Volume, attachment: Attachment | null): string {
     ['iqn', volume.iqn],
     ['lun', String(volume.lun)],
     ['portals', volume.portals.join(', ')],
-    ['authentication', volume.authentication],
+    ...accessFacts(volume, attachment),
     ['claim', claim === null ? 'nobody' : `${claim.holder} (${claim.initiator}), lapses ${claim.expiresAt}`],
     ...volume.sessions.map(({ initiator, address, since }): [string, string] => [
       'session',
       `${initiator} from ${address} since ${since}`,
     ]),
   ];
-  if (attachment !== null) {
-    pairs.push(
-      ['CHAP user', attachment.chap?.user ?? 'none'],
-      ['CHAP secret', attachment.chap?.secret ?? 'none'],
-    );
-  }
   return facts(pairs);
 }
