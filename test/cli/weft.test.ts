@@ -60,6 +60,80 @@ t.test('the life of a volume, as a script sees it', async (t) => {
   t.match(await json('status'), { state: 'ready', volumes: { online: 0, trash: 0 } });
 });
 
+t.test('who may log in: secrets come from files, and are shown only when asked for', async (t) => {
+  const fabric = await ApiFabric.start(t);
+  const environment = { WEFT_URL: fabric.url, WEFT_TOKEN: adminToken };
+  const directory = t.testdir({
+    chap: 'host-a a-secret-of-my-own\n',
+    target: 'weft\nanother-of-my-own\n',
+    bad: 'x',
+  });
+  const file = (name: string) => join(directory, name);
+  const run = async (...args: string[]) => {
+    const outcome = await weft(args, environment);
+    t.equal(outcome.code, 0, `${args.join(' ')}: ${outcome.err}`);
+    return outcome.out;
+  };
+  const initiators = 'iqn.2026-11.example:a, iqn.2026-11.example:b*';
+  await run('volume', 'create', 'db', '--chap', file('chap'), '--mutual-chap', 'auto', '--allow', initiators);
+  const shown = await run('volume', 'access', 'db');
+  t.match(
+    shown,
+    /authentication: +mutual-chap\ninitiators: +iqn\.2026-11\.example:a, iqn\.2026-11\.example:b\*$/,
+  );
+  t.notMatch(shown, /secret/);
+  const secret = /CHAP user: +host-a\nCHAP secret: +a-secret-of-my-own\nmutual CHAP user: +weft-\w+\n/;
+  t.match(await run('volume', 'access', 'db', '--show-secrets'), secret);
+  t.match(await run('volume', 'inspect', 'db', '--show-secrets'), secret);
+  const { id } = await fabric.client().volume('db');
+  fabric.host.login(id, 'iqn.2026-11.example:a');
+  t.match(
+    await run('volume', 'access', 'db', '--mutual-chap', file('target'), '--allow', 'iqn.2026-11.example:b'),
+    /sessions dropped: +1$/,
+  );
+  t.match(await fabric.client().attachment('db'), {
+    mutualChap: { user: 'weft', secret: 'another-of-my-own' },
+  });
+  fabric.host.login(id, 'iqn.2026-11.example:b');
+  const kept = await run(
+    'volume',
+    'access',
+    'db',
+    '--chap',
+    'auto',
+    '--keep-sessions',
+    '--allow',
+    'any',
+    '--json',
+  );
+  t.match(JSON.parse(kept), { name: 'db', allowedInitiators: [], droppedSessions: 0 });
+  t.match(await run('volume', 'access', 'db', '--chap', 'auto'), /sessions dropped: +1$/);
+  const piped = await execa(process.execPath, [program, 'volume', 'access', 'db', '--chap', '-'], {
+    env: { PATH: process.env['PATH'] ?? '', ...environment },
+    extendEnv: false,
+    input: 'host-c from-standard-input',
+  });
+  t.match(piped.stdout, /authentication: +mutual-chap/);
+  t.match(await fabric.client().attachment('db'), {
+    chap: { user: 'host-c', secret: 'from-standard-input' },
+  });
+  for (const [args, says] of [
+    [['--chap', file('missing')], /--chap: ENOENT.*auto, none, or a file/],
+    [['--chap', file('bad')], /--chap: .*bad must hold a user and a secret/],
+    [['--allow', ' , '], /name at least one initiator/],
+    [['--allow', 'host-a'], /iqn\., eui\. or naa\./],
+    [['--keep-sessions'], /goes with --chap/],
+    [['--chap', '-', '--mutual-chap', '-'], /only one of/],
+  ] as const) {
+    t.match(await weft(['volume', 'access', 'db', ...args], environment), { code: 2, err: says });
+  }
+  t.match(
+    await run('logins'),
+    /^LAST +ADDRESS .*\n2026-11-01\S+ +10\.0\.0\.66 +iqn\S+:x +iqn\S+:t +2 +CHAP failed$/,
+  );
+  t.match(await run('status'), /logins: +5 since the start, and 3 that failed/);
+});
+
 t.test('trash, containers and tokens', async (t) => {
   const fabric = await ApiFabric.start(t);
   const tokenFile = join(t.testdir(), 'token');
