@@ -15,6 +15,8 @@ const stopLimitMs = 60_000;
 export interface WeftdOptions {
   /** Its data directory, when that shall not be in its own temporary directory. */
   data?: string;
+  /** Where its target listens, several separated by commas; a free port of 127.0.0.1 when not given. */
+  iscsi?: string;
   /** Further flags of weftd. */
   flags?: readonly string[];
 }
@@ -27,17 +29,18 @@ export class WeftdProcess {
   readonly #flags: readonly string[];
   #process: ChildProcess | null = null;
 
-  private constructor(directory: string, apiPort: number, iscsiPort: number, options: WeftdOptions) {
+  private constructor(directory: string, apiPort: number, iscsi: string, options: WeftdOptions) {
     this.directory = directory;
     this.data = options.data ?? join(directory, 'data');
     this.#flags = options.flags ?? [];
     this.url = `http://127.0.0.1:${apiPort}`;
-    this.portal = `127.0.0.1:${iscsiPort}`;
+    this.portal = iscsi;
   }
 
   static async start(options: WeftdOptions = {}): Promise<WeftdProcess> {
     const directory = await mkdtemp(join(tmpdir(), 'weft-system-'));
-    const weftd = new WeftdProcess(directory, await freePort(), await freePort(), options);
+    const iscsi = options.iscsi ?? `127.0.0.1:${await freePort()}`;
+    const weftd = new WeftdProcess(directory, await freePort(), iscsi, options);
     await weftd.startAgain();
     return weftd;
   }
@@ -67,6 +70,11 @@ export class WeftdProcess {
       return true;
     });
     if (hasEnded(child)) throw new Error(`weftd ended: ${await this.log()}`);
+  }
+
+  /** Null while it does not run. */
+  get pid(): number | null {
+    return this.#process === null || hasEnded(this.#process) ? null : (this.#process.pid ?? null);
   }
 
   async kill9(): Promise<void> {
