@@ -13,6 +13,9 @@ import type { UnitStateStore } from './scsi/unit-state-store.ts';
 import { initiatorOf, ServedTarget, type ServedVolume } from './served-target.ts';
 import { Volume } from './volume/volume.ts';
 
+/** How long initiators have to log out of a target that goes away, in ms. */
+const withdrawGraceMs = 2_000;
+
 export interface VolumeTargetsEnv {
   /** What discovery sessions take; null: nothing. */
   discovery: TargetCredentials | null;
@@ -56,6 +59,10 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
       this.#targets.get(iqn) ??
       new ServedTarget(iqn, record.group !== null, {
         ports: () => this.#portal?.targetPorts() ?? [1],
+        abortTasks: (nexus, lun, done) => {
+          if (this.#portal === null) done();
+          else this.#portal.abortTasks(iqn, nexus, lun, done);
+        },
       });
     this.#targets.set(iqn, target);
     const identity = { volumeKey: record.volumeKey, chunkSizeBytes: record.chunkSizeBytes };
@@ -88,7 +95,8 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     target.remove(lunOf(record));
     if (target.isEmpty) {
       this.#targets.delete(iqn);
-      await this.#portal?.dropSessions(iqn);
+      // Found no more, so who logs out and in again hears that it is gone, and gives up.
+      await this.#portal?.dropSessions(iqn, undefined, withdrawGraceMs);
     }
     await served.volume.close();
   }

@@ -13,7 +13,7 @@ import type { Clock, Timer } from '../env/clock.ts';
 import type { Connection, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
 import { Login, type LoginOutcome, type LoginReply, type LoginResult, LoginStatus } from './login.ts';
-import type { LoginAttempt, LoginGuard } from './login-guard.ts';
+import { type LoginAttempt, type LoginGuard, sourceOf } from './login-guard.ts';
 import { targetMaxDataBytes } from './negotiation.ts';
 import { Outbox } from './outbox.ts';
 import {
@@ -26,7 +26,7 @@ import {
   RejectReason,
 } from './pdu.ts';
 import { PduReader, type PduSink, type Violation } from './pdu-reader.ts';
-import type { Session } from './session.ts';
+import type { Session, SessionConnection } from './session.ts';
 import type { TargetDirectory } from './target-directory.ts';
 
 /** §13.12: what either side takes before anything is negotiated. */
@@ -43,13 +43,18 @@ export interface ConnectionTimes {
   pingIntervalMs: number;
   /** An initiator that stays silent so long after a ping is dead. */
   pingTimeoutMs: number;
+  /** A PDU that has begun and data that was asked for come within that, however slowly. */
+  stallTimeoutMs: number;
 }
 
 export const defaultTimes: ConnectionTimes = {
   loginTimeoutMs: 15_000,
   pingIntervalMs: 15_000,
   pingTimeoutMs: 20_000,
+  stallTimeoutMs: 60_000,
 };
+
+export type StartedSession = { session: Session } | { status: number; reason: string };
 
 export interface ConnectionEnvironment {
   readonly clock: Clock;
@@ -64,29 +69,37 @@ export interface ConnectionEnvironment {
     connection: TargetConnection,
     result: LoginResult,
     firstStatSn: number,
-    done: (started: { session: Session; tsih: number } | { status: number; reason: string }) => void,
+    done: (started: StartedSession) => void,
   ): void;
   loggedIn(connection: TargetConnection): void;
   loginRefused(attempt: LoginAttempt, status: number, reason: string): void;
   closed(connection: TargetConnection, reason: string): void;
 }
 
-export class TargetConnection implements Receiver, PduSink {
+export class TargetConnection implements Receiver, PduSink, SessionConnection {
   readonly outbox: Outbox;
   readonly wire: Connection;
+  /** Who is behind its address, for limits. */
+  readonly source: string;
   session: Session | null = null;
+  /** What the initiator calls it by within the session (§4.4.3). */
+  cid = 0;
   private readonly environment: ConnectionEnvironment;
   private readonly reader: PduReader;
   private readonly login: Login;
   private phase: 'login' | 'starting' | 'full' | 'closing' | 'closed' = 'login';
   private timer: Timer | null = null;
+  /** PDUs have come, or the initiator has taken something of what it was sent, since the last look. */
   private hasHeard = false;
+  /** Looks in a row at which a PDU was on its way and none had come. */
+  private stalledLooks = 0;
   private isPaused = false;
   private statSn = firstStatSn;
   private reason = 'the initiator closed the connection';
 
   constructor(wire: Connection, environment: ConnectionEnvironment) {
     this.wire = wire;
+    this.source = sourceOf(wire.remoteAddress);
     this.environment = environment;
     this.outbox = new Outbox(wire, () => this.sent());
     this.reader = new PduReader(this, {
@@ -112,7 +125,6 @@ export class TargetConnection implements Receiver, PduSink {
   }
 
   filled(bytes: number): void {
-    this.hasHeard = true;
     this.reader.filled(bytes);
     if (this.outbox.unsentBytes > unsentPauseBytes && !this.isPaused) {
       this.isPaused = true;
@@ -131,6 +143,8 @@ export class TargetConnection implements Receiver, PduSink {
   }
 
   private sent(): void {
+    // Of what waits, the initiator has taken some. A ping that has left proves nothing.
+    if (this.outbox.unsentBytes > 0) this.hasHeard = true;
     if (!this.isPaused || this.outbox.unsentBytes > unsentResumeBytes) return;
     this.isPaused = false;
     this.wire.resume();
@@ -143,6 +157,8 @@ export class TargetConnection implements Receiver, PduSink {
   }
 
   pdu(bhs: Buffer, data: Buffer, placed: boolean): void {
+    this.hasHeard = true;
+    this.stalledLooks = 0;
     switch (this.phase) {
       case 'full':
         this.session!.take(bhs, data, placed);
@@ -177,7 +193,7 @@ export class TargetConnection implements Receiver, PduSink {
         this.answerLogin(request, outcome.reply, 0);
         return;
       case 'refuse':
-        this.refuseLogin(request, outcome.status, outcome.reason);
+        this.refuseLogin(request, outcome.status, outcome.reason, outcome.text);
         return;
       case 'complete':
         this.phase = 'starting';
@@ -187,6 +203,7 @@ export class TargetConnection implements Receiver, PduSink {
 
   private start(request: LoginRequestPdu, reply: LoginReply, result: LoginResult): void {
     // The answer to this request takes one StatSN more before the session's first.
+    this.cid = result.cid;
     this.environment.startSession(this, result, this.statSn + 1, (started) => {
       if (this.phase !== 'starting') {
         // The initiator did not wait for it.
@@ -200,10 +217,10 @@ export class TargetConnection implements Receiver, PduSink {
       const refusal = this.login.refusal();
       if (refusal !== null) {
         started.session.close();
-        this.refuseLogin(request, refusal.status, refusal.reason);
+        this.refuseLogin(request, refusal.status, refusal.reason, refusal.text);
         return;
       }
-      this.answerLogin(request, reply, started.tsih);
+      this.answerLogin(request, reply, started.session.identity.tsih);
       const { headerDigest, dataDigest } = result.parameters;
       this.outbox.headerDigest = headerDigest;
       this.outbox.dataDigest = dataDigest;
@@ -229,7 +246,7 @@ export class TargetConnection implements Receiver, PduSink {
     else this.outbox.endEmpty(header);
   }
 
-  private refuseLogin(request: LoginRequestPdu, status: number, reason: string): void {
+  private refuseLogin(request: LoginRequestPdu, status: number, reason: string, text?: Buffer): void {
     const header = this.outbox.header();
     encodeLoginResponse(this.outbox.slab, header, request, this.loginNumbers(request), {
       transit: false,
@@ -238,7 +255,8 @@ export class TargetConnection implements Receiver, PduSink {
       tsih: 0,
       status,
     });
-    this.outbox.endEmpty(header);
+    if (text === undefined) this.outbox.endEmpty(header);
+    else this.outbox.end(header, text, null);
     this.environment.loginRefused(this.login.attempt, status, reason);
     this.disconnect(`the login was refused: ${reason}`);
   }
@@ -251,25 +269,52 @@ export class TargetConnection implements Receiver, PduSink {
 
   // Life and end
 
-  /** Looks every now and then whether the initiator still lives (§11.19). */
+  /** Looks every now and then whether the initiator still lives (§11.19) and gets on. */
   private watch(): void {
     const { clock, times } = this.environment;
     this.hasHeard = false;
     this.timer = clock.after(times.pingIntervalMs, () => {
-      if (this.hasHeard) {
+      if (this.isStalled()) {
+        this.disconnect('the initiator does not send what it has begun');
+      } else if (this.hasHeard || this.isMidPdu) {
         this.watch();
-        return;
+      } else {
+        this.ping();
       }
-      this.session?.ping();
-      this.timer = clock.after(times.pingTimeoutMs, () => {
-        if (this.hasHeard) {
-          this.watch();
-        } else {
-          this.reason = 'the initiator does not answer';
-          this.destroy();
-        }
-      });
     });
+  }
+
+  private ping(): void {
+    const { clock, times } = this.environment;
+    // Discovery ends by itself; who asks for targets need not know of pings.
+    if (this.session?.identity.target !== null) this.session?.ping();
+    this.timer = clock.after(times.pingTimeoutMs, () => {
+      if (this.hasHeard || this.isMidPdu) {
+        this.watch();
+      } else {
+        this.reason = 'the initiator does not answer';
+        this.destroy();
+      }
+    });
+  }
+
+  /** The rest of a PDU is to come, and not for us to take first. */
+  private get isMidPdu(): boolean {
+    return this.reader.isWithinPdu && !this.isPaused;
+  }
+
+  /** A PDU on its way, or data that was asked for, has not come for too long. */
+  private isStalled(): boolean {
+    const { pingIntervalMs, stallTimeoutMs } = this.environment.times;
+    const looks = Math.ceil(stallTimeoutMs / pingIntervalMs);
+    this.stalledLooks = this.isMidPdu ? this.stalledLooks + 1 : 0;
+    return this.stalledLooks > looks || this.session?.tick(looks) === true;
+  }
+
+  /** The session goes on with another connection; this one ends. */
+  release(reason: string): void {
+    this.session = null;
+    this.disconnect(reason);
   }
 
   /** Sends what there is to send and closes. */

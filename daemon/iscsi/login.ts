@@ -24,11 +24,13 @@ import {
   targetMaxDataBytes,
 } from './negotiation.ts';
 import type { LoginRequestPdu } from './pdu.ts';
-import type { RequiredProof, TargetDirectory, TargetEntry } from './target-directory.ts';
+import type { MovedTarget, RequiredProof, TargetDirectory, TargetEntry } from './target-directory.ts';
 
 /** Status-Class and Status-Detail, §11.13.5. */
 export const LoginStatus = {
   success: 0x0000,
+  movedTemporarily: 0x0101,
+  movedPermanently: 0x0102,
   initiatorError: 0x0200,
   authenticationFailed: 0x0201,
   forbidden: 0x0202,
@@ -58,6 +60,8 @@ const namePattern = /^(iqn|eui|naa)\.[\x21-\x7e]{1,219}$/;
 export interface LoginResult {
   initiatorName: string;
   isid: string;
+  /** Of the session it belongs to; 0: a new one. */
+  tsih: number;
   cid: number;
   cmdSn: number;
   /** Null in a discovery session. */
@@ -76,6 +80,8 @@ export interface LoginRefusal {
   kind: 'refuse';
   status: number;
   reason: string;
+  /** Keys that go with the status. */
+  text?: Buffer;
 }
 
 export type LoginOutcome =
@@ -140,8 +146,6 @@ export class Login {
 
   private checkFirst(request: LoginRequestPdu): LoginOutcome | null {
     if (request.versionMin > 0) return refuse(LoginStatus.versionUnsupported, 'protocol version');
-    // One connection a session, so a login with a session's TSIH asks for what we never offer (§6.3.1).
-    if (request.tsih !== 0) return refuse(LoginStatus.noSuchSession, 'no session takes another connection');
     if (request.currentStage > stageOperational) return refuse(LoginStatus.initiatorError, 'stage');
     this.first = request;
     this.stage = request.currentStage;
@@ -184,7 +188,7 @@ export class Login {
     if (flaw !== null) return flaw;
     for (const [key, value] of pairs) {
       if (identityKeys.has(key)) continue;
-      const answer = negotiateKey(key, value, this.parameters);
+      const answer = negotiateKey(key, value, this.parameters, this.target === null);
       if (answer !== null) answers.push(answer);
     }
     if (this.stage === stageOperational && !this.hasDeclared) {
@@ -221,6 +225,7 @@ export class Login {
       const reason = target === null ? 'no such target' : 'the initiator is not on the list of the target';
       return refuse(LoginStatus.targetNotFound, reason);
     }
+    if ('moved' in target) return redirect(target);
     this.target = target;
     this.required = target;
     return null;
@@ -279,6 +284,7 @@ export class Login {
     if (this.target === null) return null;
     const now = this.environment.directory.find(this.target.iqn);
     if (!now?.lists(this.initiatorName)) return refuse(LoginStatus.targetNotFound, 'the target went away');
+    if ('moved' in now) return redirect(now);
     const { chap } = this.required;
     if (now.chap !== null && (now.chap.user !== chap?.user || now.chap.secret !== chap.secret)) {
       return refuse(LoginStatus.authenticationFailed, 'the credentials were changed meanwhile');
@@ -306,6 +312,7 @@ export class Login {
     const result: LoginResult = {
       initiatorName: this.initiatorName,
       isid: first.isid,
+      tsih: first.tsih,
       cid: first.cid,
       cmdSn: first.cmdSn,
       target: this.target,
@@ -328,6 +335,13 @@ const identityKeys = new Set([
   'CHAP_N',
   'CHAP_R',
 ]);
+
+/** Before any authentication, which is between the initiator and where it is sent to (§6.3.1). §13.8: without a tag. */
+function redirect({ moved, address }: MovedTarget): LoginRefusal {
+  const status = moved === 'temporarily' ? LoginStatus.movedTemporarily : LoginStatus.movedPermanently;
+  const text = encodeKeyText([['TargetAddress', address]]);
+  return { kind: 'refuse', status, reason: `moved to ${address}`, text };
+}
 
 function refuse(status: number, reason: string): LoginRefusal {
   return { kind: 'refuse', status, reason };

@@ -137,11 +137,30 @@ const rules: Readonly<Record<string, Rule>> = {
 /** Answers to what is no answer but a report of one; they never need an answer themselves. */
 const reports = new Set(['NotUnderstood', 'Irrelevant', 'Reject']);
 
+/** §13: keys about commands and their data. */
+const irrelevantInDiscovery = new Set([
+  'MaxConnections',
+  'InitialR2T',
+  'ImmediateData',
+  'MaxBurstLength',
+  'FirstBurstLength',
+  'MaxOutstandingR2T',
+  'DataPDUInOrder',
+  'DataSequenceInOrder',
+  'TaskReporting',
+]);
+
 /** Takes one key an initiator sent; answers with what to send back, or null when nothing is to be said. */
-export function negotiateKey(key: string, value: string, parameters: SessionParameters): KeyPair | null {
+export function negotiateKey(
+  key: string,
+  value: string,
+  parameters: SessionParameters,
+  isDiscovery = false,
+): KeyPair | null {
   if (reports.has(value)) return null;
   const rule = Object.hasOwn(rules, key) ? rules[key] : undefined;
   if (rule === undefined) return [key, 'NotUnderstood'];
+  if (isDiscovery && irrelevantInDiscovery.has(key)) return [key, 'Irrelevant'];
   switch (rule.kind) {
     case 'fixed':
       return [key, rule.answer];

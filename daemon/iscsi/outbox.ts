@@ -15,6 +15,11 @@ export interface Wire {
 }
 
 const slabBytes = 128 * KiB;
+/** Slabs kept for reuse: those of 64 connections that answer at once. A connection at rest has none. */
+const maxIdleSlabs = 64;
+const idleSlabs: Buffer[] = [];
+const noSlab = Buffer.alloc(0);
+
 /** Data up to this long is copied. */
 const copyLimitBytes = 8 * KiB;
 /** A header, its digest, copied data, padding, data digest. */
@@ -28,14 +33,13 @@ export class Outbox {
   headerDigest = false;
   dataDigest = false;
   /** Where `header()` made room; encoders write there. */
-  slab: Buffer = Buffer.allocUnsafeSlow(slabBytes);
+  slab: Buffer = noSlab;
   private inFlightBytes = 0;
   private readonly wire: Wire;
   private readonly onSent: () => void;
-  private spare: Buffer | null = null;
   /** The run of the slab that is written and not in `pieces` yet: slab[runAt, used). */
-  private runAt = 0;
-  private used = 0;
+  private runAt = slabBytes;
+  private used = slabBytes;
   private pieces: Buffer[] = [];
   private releases: (() => void)[] = [];
   private fullSlabs: Buffer[] = [];
@@ -58,9 +62,8 @@ export class Outbox {
   header(): number {
     if (this.used + longestSlabUseBytes > slabBytes) {
       this.closeRun();
-      this.fullSlabs.push(this.slab);
-      this.slab = this.spare ?? Buffer.allocUnsafeSlow(slabBytes);
-      this.spare = null;
+      if (this.slab !== noSlab) this.fullSlabs.push(this.slab);
+      this.slab = idleSlabs.pop() ?? Buffer.allocUnsafeSlow(slabBytes);
       this.runAt = 0;
       this.used = 0;
     }
@@ -131,7 +134,7 @@ export class Outbox {
     this.wire.write(pieces, () => this.sent());
   }
 
-  /** The connection is closed: everything it held is released. */
+  /** The connection is closed: everything it held is released. Its slabs are not used again, whatever became of them. */
   dispose(): void {
     if (this.isDisposed) return;
     this.isDisposed = true;
@@ -170,12 +173,17 @@ export class Outbox {
     });
   }
 
+  private dropSlab(): void {
+    this.slab = noSlab;
+    this.runAt = slabBytes;
+    this.used = slabBytes;
+  }
+
   private dropPending(): void {
     const releases = this.releases;
     this.releases = [];
     this.pieces = [];
-    this.used = 0;
-    this.runAt = 0;
+    this.dropSlab();
     for (const release of releases) release();
   }
 
@@ -186,13 +194,18 @@ export class Outbox {
     if (batch === undefined) return;
     this.inFlightBytes -= batch.bytes;
     for (const release of batch.releases) release();
-    this.spare = batch.slabs[0] ?? this.spare;
-    if (this.inFlight.length === 0 && this.pieces.length === 0 && this.used === this.runAt) {
-      this.used = 0;
-      this.runAt = 0;
+    for (const slab of batch.slabs) keep(slab);
+    const isAtRest = this.inFlight.length === 0 && this.pieces.length === 0 && this.used === this.runAt;
+    if (isAtRest && this.slab !== noSlab) {
+      keep(this.slab);
+      this.dropSlab();
     }
     this.onSent();
   }
+}
+
+function keep(slab: Buffer): void {
+  if (idleSlabs.length < maxIdleSlabs) idleSlabs.push(slab);
 }
 
 const none: readonly never[] = [];

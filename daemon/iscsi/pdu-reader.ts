@@ -1,9 +1,11 @@
 /**
  * Cuts the byte stream of a connection into PDUs, however it arrives.
  *
- * Bytes land in one slab and are parsed where they are; a large data segment that has not arrived whole lands straight
- * at its place in the command's transfer buffer, when the sink names one. Nothing is allocated per PDU but a view of
- * its data. Memory is bounded: the slab, and one data segment of at most the declared length.
+ * Bytes land in one slab, which all connections share, and are parsed where they are before anything else lands; what
+ * is left of a PDU then is carried over by its connection. A large data segment that has not arrived whole lands
+ * straight at its place in the command's transfer buffer, when the sink names one. Nothing is allocated per PDU but a
+ * view of its data. A connection at rest holds no memory for this; another one a carry, and one data segment of at most
+ * the declared length.
  *
  *   header ──> [AHS, header digest] ──> data in the slab ───────> sink.pdu
  *                    │                └> data at its place ──┘
@@ -14,8 +16,8 @@ import { assert } from '../base/assert.ts';
 import { KiB } from '../base/limits.ts';
 import { ahsLengthOf, bhsBytes, dataLengthOf, digestBytes } from './pdu.ts';
 
-/** 64 writes of 4 KiB with their headers arrive in one read. */
-const slabBytes = 256 * KiB + 16 * KiB;
+/** Most that is read at once: 60 writes of 4 KiB with their headers. */
+const readBytes = 256 * KiB;
 /** Shorter segments are cheaper to wait for and to copy (0.1 µs per 4 KiB) than to read separately. */
 export const directSegmentBytes = 16 * KiB;
 
@@ -41,17 +43,35 @@ export interface ReaderSettings {
   maxDataBytes: number;
 }
 
-const noData = Buffer.alloc(0);
 /** An extended CDB (at most 264 bytes) and a bidirectional length (8) are all there is (§11.2.2). */
 const maxAhsBytes = 272;
+
+/** The most that is left of a PDU: of a longer one, the data lands elsewhere. */
+const carryBytes = 20 * KiB;
+assert(
+  carryBytes >= bhsBytes + maxAhsBytes + directSegmentBytes + 3 + 2 * digestBytes,
+  'a PDU fits into a carry',
+);
+/** Carries kept for reuse: 1.25 MiB. */
+const maxIdleCarries = 64;
+const idleCarries: Buffer[] = [];
+
+/** [a carry's content, as long as it is, at its end] [what lands]. */
+const slab = Buffer.allocUnsafeSlow(carryBytes + readBytes);
+const landing = slab.subarray(carryBytes);
+let isParsing = false;
+
+const noData = Buffer.alloc(0);
 
 export class PduReader {
   /** May be changed between PDUs (from inside `sink.pdu`). */
   settings: ReaderSettings;
   private readonly sink: PduSink;
-  private readonly slab = Buffer.allocUnsafeSlow(slabBytes);
   private readonly bhs = Buffer.alloc(bhsBytes);
-  /** Unparsed bytes are slab[start, end). */
+  /** The unparsed bytes of earlier reads. */
+  private carry: Buffer | null = null;
+  private carriedBytes = 0;
+  /** While parsing: unparsed bytes are slab[start, end). */
   private start = 0;
   private end = 0;
   /** Where the running data segment lands when not in the slab. */
@@ -65,31 +85,50 @@ export class PduReader {
     this.settings = settings;
   }
 
-  /** Where the next bytes shall land. */
+  /** Where the next bytes shall land; what was given before is void. */
   room(): Buffer {
-    if (this.segment !== null && this.segmentFilled < this.segment.length && this.start === this.end) {
-      return this.segmentFilled === 0 ? this.segment : this.segment.subarray(this.segmentFilled);
-    }
-    if (this.start === this.end) {
-      this.start = 0;
-      this.end = 0;
-      return this.slab;
-    }
-    // A PDU that is waited for in the slab is never longer than half of it.
-    if (this.slab.length - this.end < slabBytes / 2) {
-      this.slab.copyWithin(0, this.start, this.end);
-      this.end -= this.start;
-      this.start = 0;
-    }
-    return this.slab.subarray(this.end);
+    if (!this.isSegmentNext) return landing;
+    const segment = this.segment!;
+    return this.segmentFilled === 0 ? segment : segment.subarray(this.segmentFilled);
   }
 
+  /** To be called as soon as they have: other connections get the same room. */
   filled(bytes: number): void {
     if (this.isBroken) return;
-    if (this.segment !== null && this.segmentFilled < this.segment.length) this.segmentFilled += bytes;
-    else this.end += bytes;
-    assert(this.end <= this.slab.length, 'bytes land in the room given');
+    assert(!isParsing, 'what has landed is parsed before more lands');
+    if (this.isSegmentNext) {
+      this.segmentFilled += bytes;
+      this.start = carryBytes;
+      this.end = carryBytes;
+    } else {
+      this.start = carryBytes - this.carriedBytes;
+      this.end = carryBytes + bytes;
+      this.carry?.copy(slab, this.start, 0, this.carriedBytes);
+    }
+    isParsing = true;
     while (!this.isBroken && this.step()) {}
+    isParsing = false;
+    this.carryOver();
+  }
+
+  /** A PDU has begun, and its rest has not come. */
+  get isWithinPdu(): boolean {
+    return this.carriedBytes > 0 || this.segment !== null;
+  }
+
+  private get isSegmentNext(): boolean {
+    return this.segment !== null && this.segmentFilled < this.segment.length && this.carriedBytes === 0;
+  }
+
+  private carryOver(): void {
+    this.carriedBytes = this.end - this.start;
+    if (this.carriedBytes > 0) {
+      this.carry ??= idleCarries.pop() ?? Buffer.allocUnsafeSlow(carryBytes);
+      slab.copy(this.carry, 0, this.start, this.end);
+    } else if (this.carry !== null) {
+      if (idleCarries.length < maxIdleCarries) idleCarries.push(this.carry);
+      this.carry = null;
+    }
   }
 
   /** Parses nothing more; what still arrives is dropped. */
@@ -98,6 +137,7 @@ export class PduReader {
     this.start = 0;
     this.end = 0;
     this.segment = null;
+    if (!isParsing) this.carryOver();
   }
 
   /** Takes one PDU off the slab; false when more bytes are needed. */
@@ -105,7 +145,7 @@ export class PduReader {
     if (this.segment !== null) return this.finishSegment();
     const available = this.end - this.start;
     if (available < bhsBytes) return false;
-    const { bhs, slab, settings } = this;
+    const { bhs, settings } = this;
     slab.copy(bhs, 0, this.start, this.start + bhsBytes);
     const ahsBytes = ahsLengthOf(bhs);
     if (ahsBytes > maxAhsBytes) return this.violate('additional header too long');
@@ -127,7 +167,7 @@ export class PduReader {
     const whole = headerBytes + this.paddedBytes(dataBytes);
     if (available >= whole) {
       this.start += whole;
-      this.deliver(slab.subarray(dataAt, dataAt + dataBytes), slab, dataAt + dataBytes, false);
+      this.deliver(slab.subarray(dataAt, dataAt + dataBytes), dataAt + dataBytes, false);
       return true;
     }
     if (dataBytes < directSegmentBytes) return false;
@@ -145,7 +185,7 @@ export class PduReader {
     assert(place === null || place.length === dataBytes, 'a place as long as its data');
     this.segmentPlaced = place !== null;
     this.segment = place ?? Buffer.allocUnsafeSlow(dataBytes);
-    this.segmentFilled = this.slab.copy(this.segment, 0, dataAt, Math.min(this.end, dataAt + dataBytes));
+    this.segmentFilled = slab.copy(this.segment, 0, dataAt, Math.min(this.end, dataAt + dataBytes));
     this.start = dataAt + this.segmentFilled;
   }
 
@@ -158,16 +198,16 @@ export class PduReader {
     const tailAt = this.start;
     this.start += tailBytes;
     this.segment = null;
-    this.deliver(segment, this.slab, tailAt, this.segmentPlaced);
+    this.deliver(segment, tailAt, this.segmentPlaced);
     return true;
   }
 
-  /** `tail[tailAt...]`: the padding and the digest (§11.2.3: the digest covers data and padding). */
-  private deliver(data: Buffer, tail: Buffer, tailAt: number, placed: boolean): void {
+  /** slab[tailAt...]: the padding and the digest (§11.2.3: the digest covers data and padding). */
+  private deliver(data: Buffer, tailAt: number, placed: boolean): void {
     if (this.settings.dataDigest) {
       const digestAt = tailAt + (-data.length & 3);
-      const digest = crc32c(tail.subarray(tailAt, digestAt), crc32c(data));
-      if (digest !== tail.readUInt32LE(digestAt)) {
+      const digest = crc32c(slab.subarray(tailAt, digestAt), crc32c(data));
+      if (digest !== slab.readUInt32LE(digestAt)) {
         this.sink.damaged(this.bhs, placed);
         return;
       }

@@ -53,11 +53,17 @@ export const RejectReason = {
   tooManyImmediate: 0x06,
   taskInProgress: 0x07,
   invalidField: 0x09,
-  longOperation: 0x0a,
+  waitingForLogout: 0x0c,
 } as const;
 
 /** §11.9.1 */
-export const AsyncEvent = { requestLogout: 1, dropConnection: 2, dropAllConnections: 3 } as const;
+export const AsyncEvent = { requestLogout: 1, dropAllConnections: 3 } as const;
+
+/** §11.14.1 */
+export const LogoutReason = { closeSession: 0, closeConnection: 1 } as const;
+
+/** §11.15.1 */
+export const LogoutResponse = { closed: 0, noSuchConnection: 1, recoveryUnsupported: 2 } as const;
 
 /** §11.5.1 */
 export const TaskManagementFunction = {
@@ -78,6 +84,7 @@ export const TaskManagementStatus = {
   noSuchLun: 2,
   reassignUnsupported: 4,
   unsupported: 5,
+  unauthorized: 6,
   rejected: 255,
 } as const;
 
@@ -150,9 +157,11 @@ export const bufferOffsetOf = (bhs: Buffer): number => bhs.readUInt32BE(40);
 
 /** Task Management Function Request, §11.5. Byte 1: 1 function(7); 20-23 Referenced Task Tag; 32-35 RefCmdSN. */
 export const taskManagementFunctionOf = (bhs: Buffer): number => bhs[1]! & 0x7f;
+export const refCmdSnOf = (bhs: Buffer): number => bhs.readUInt32BE(32);
 
 /** Logout Request, §11.14. Byte 1: 1 reason(7); 20-21 CID. */
 export const logoutReasonOf = (bhs: Buffer): number => bhs[1]! & 0x7f;
+export const logoutCidOf = (bhs: Buffer): number => bhs.readUInt16BE(20);
 
 /** Text Request, §11.10. Byte 1: F C; 20-23 TTT. */
 export const isContinued = (bhs: Buffer): boolean => (bhs[1]! & 0x40) !== 0;

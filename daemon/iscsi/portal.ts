@@ -8,19 +8,21 @@ import type { Clock } from '../env/clock.ts';
 import type { Connection, Listener, Network, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
 import { type ConnectionTimes, defaultTimes, TargetConnection } from './connection.ts';
-import { type LoginResult, LoginStatus, throttledReason } from './login.ts';
-import { type LoginAttempt, LoginGuard } from './login-guard.ts';
-import { Session, type SessionIdentity } from './session.ts';
+import { LoginStatus, throttledReason } from './login.ts';
+import { type LoginAttempt, LoginGuard, sourceOf } from './login-guard.ts';
+import { type PortalSession, SessionTable, settleTimeoutMs } from './session-table.ts';
 import type { TargetDirectory } from './target-directory.ts';
-import { TextExchange } from './text.ts';
-import { TransferBuffers } from './transfer-buffers.ts';
 
-/** Connections at once, logged in or not; each costs a slab of 272 KiB once it is used. */
-const defaultMaxConnections = 1024;
+/** Connections at once, logged in or not; one at rest costs some 20 KiB. */
+const defaultMaxConnections = 4096;
+/** Of one source: a host with a thousand volumes on two paths, and what is closing. */
+const defaultMaxConnectionsPerSource = 2560;
 /** Connections that have not logged in; a fabric's hosts coming back at once fit, a flood does not. */
 const defaultMaxLogins = 256;
-/** How long a login waits for the commands of the session it replaces, and `close` for those that run, in ms. */
-const settleTimeoutMs = 30_000;
+/** Of one source, so that a flood from one leaves others theirs. */
+const defaultMaxLoginsPerSource = 128;
+/** Between two log lines about connections refused. */
+const reportIntervalMs = 10_000;
 
 export interface PortalEnvironment {
   network: Network;
@@ -36,18 +38,11 @@ export interface PortalEnvironment {
   guard?: LoginGuard;
   times?: Partial<ConnectionTimes>;
   maxConnections?: number;
+  maxConnectionsPerSource?: number;
   maxLogins?: number;
+  maxLoginsPerSource?: number;
   /** Data-out buffers of all connections together, in bytes. */
   maxTransferMemoryBytes?: number;
-}
-
-/** An initiator logged in now. */
-export interface PortalSession {
-  iqn: string;
-  initiator: string;
-  /** `address:port` it comes from. */
-  address: string;
-  sinceMs: number;
 }
 
 export interface ListenAddress {
@@ -56,31 +51,26 @@ export interface ListenAddress {
   port: number;
 }
 
-interface Entry {
-  session: Session;
-  connection: TargetConnection;
-  sinceMs: number;
-}
-
 export class Portal {
   readonly guard: LoginGuard;
   private readonly environment: PortalEnvironment;
   private readonly times: ConnectionTimes;
-  private readonly pool: TransferBuffers;
+  private readonly table: SessionTable;
   private readonly connections = new Set<TargetConnection>();
-  private readonly entries = new Set<Entry>();
-  /** Sessions whose last commands still run, and live ones: what a new login has to wait for, by nexus and target. */
-  private readonly byNexus = new Map<string, Session>();
   /** In the order of their portal group tags. */
   private readonly listeners: Listener[] = [];
-  private nextTsih = 1;
   private isClosing = false;
+  /** Connections refused since that was logged last. */
+  private unreported = 0;
+  private reportedMs = Number.NEGATIVE_INFINITY;
 
   private constructor(environment: PortalEnvironment) {
     this.environment = environment;
     this.guard = environment.guard ?? new LoginGuard(environment.clock);
     this.times = { ...defaultTimes, ...environment.times };
-    this.pool = new TransferBuffers(environment.maxTransferMemoryBytes);
+    const { clock, directory, maxTransferMemoryBytes } = environment;
+    const changed = () => this.changed();
+    this.table = new SessionTable({ clock, directory, maxTransferMemoryBytes, changed });
   }
 
   /** Listens; fails with UNAVAILABLE when an address cannot be had. */
@@ -110,44 +100,33 @@ export class Portal {
 
   /** Data-out buffers in use, in bytes. */
   get transferMemoryBytes(): number {
-    return this.pool.usedBytes;
+    return this.table.transferMemoryBytes;
   }
 
   get connectionCount(): number {
     return this.connections.size;
   }
 
-  /** Who is logged in, to one target or to all. Discovery sessions are not listed. */
+  /** See `SessionTable.list`. */
   sessions(iqn?: string): PortalSession[] {
-    const listed: PortalSession[] = [];
-    for (const { session, connection, sinceMs } of this.entries) {
-      const target = session.identity.target;
-      if (target === null || !connection.isLoggedIn || (iqn !== undefined && target.iqn !== iqn)) continue;
-      const { initiatorName } = session.identity;
-      listed.push({
-        iqn: target.iqn,
-        initiator: initiatorName,
-        address: connection.wire.remoteAddress,
-        sinceMs,
-      });
-    }
-    return listed;
+    return this.table.list(iqn);
   }
 
   /**
    * Ends the sessions of a target, or those one initiator has with it. Resolves with their number once none of their
-   * commands runs any more.
+   * commands runs any more. With `graceMs` initiators are asked to log out and have that long to do so: for a target
+   * that goes away, not for an initiator that is fenced off.
    */
-  async dropSessions(iqn: string, initiator?: string): Promise<number> {
-    const dropped: Promise<void>[] = [];
-    for (const { session, connection } of [...this.entries]) {
-      const { target, initiatorName } = session.identity;
-      if (target?.iqn !== iqn || (initiator !== undefined && initiatorName !== initiator)) continue;
-      connection.disconnect('the session was dropped');
-      dropped.push(new Promise((resolve) => session.whenIdle(resolve)));
-    }
-    await Promise.all(dropped);
-    return dropped.length;
+  dropSessions(iqn: string, initiator?: string, graceMs = 0): Promise<number> {
+    return this.table.drop(iqn, initiator, graceMs);
+  }
+
+  /**
+   * Ends the tasks of a preempted nexus with a logical unit (SPC-4 5.13.11.2.6), which are answered TASK ABORTED;
+   * `done` is called when none of them has effects any more.
+   */
+  abortTasks(iqn: string, nexus: string, lun: Buffer, done: () => void): void {
+    this.table.abortTasks(iqn, nexus, lun, done);
   }
 
   /**
@@ -164,7 +143,7 @@ export class Portal {
     }
     await this.until(() => this.connections.size === 0, options.drainMs);
     for (const connection of [...this.connections]) connection.disconnect('the daemon ends');
-    await this.until(() => this.connections.size === 0 && this.byNexus.size === 0, settleTimeoutMs);
+    await this.until(() => this.connections.size === 0 && this.table.isIdle, settleTimeoutMs);
     for (const connection of [...this.connections]) connection.destroy();
     await listenersClosed;
   }
@@ -195,13 +174,9 @@ export class Portal {
   }
 
   private accept(wire: Connection, portalGroupTag: number): Receiver | null {
-    const { maxConnections = defaultMaxConnections, maxLogins = defaultMaxLogins } = this.environment;
-    let logins = 0;
-    if (this.connections.size >= maxLogins) {
-      for (const connection of this.connections) if (!connection.isLoggedIn) logins += 1;
-    }
-    if (this.isClosing || this.connections.size >= maxConnections || logins >= maxLogins) {
-      this.environment.log?.warn({ address: wire.remoteAddress }, 'iSCSI connection refused: too many');
+    const limit = this.isClosing ? 'the daemon ends' : this.limitReached(sourceOf(wire.remoteAddress));
+    if (limit !== null) {
+      this.refused(wire, limit);
       return null;
     }
     const { clock, random, directory } = this.environment;
@@ -212,7 +187,10 @@ export class Portal {
       times: this.times,
       guard: this.guard,
       portalGroupTag,
-      startSession: (of, result, statSn, done) => this.startSession(of, portalGroupTag, result, statSn, done),
+      startSession: (of, result, statSn, done) => {
+        if (!this.isClosing) this.table.start(of, portalGroupTag, result, statSn, done);
+        else done({ status: LoginStatus.serviceUnavailable, reason: 'the daemon ends' });
+      },
       loggedIn: (of) => this.loggedIn(of),
       loginRefused: (attempt, status, reason) => this.loginRefused(attempt, status, reason),
       closed: (of, reason) => this.connectionClosed(of, reason),
@@ -221,90 +199,38 @@ export class Portal {
     return connection;
   }
 
-  private startSession(
-    connection: TargetConnection,
-    portalGroupTag: number,
-    result: LoginResult,
-    statSn: number,
-    done: (started: { session: Session; tsih: number } | { status: number; reason: string }) => void,
-  ): void {
-    if (this.isClosing) {
-      done({ status: LoginStatus.serviceUnavailable, reason: 'the daemon ends' });
-      return;
+  /** Which limit one more connection from there would break, or null. */
+  private limitReached(source: string): string | null {
+    const {
+      maxConnections = defaultMaxConnections,
+      maxConnectionsPerSource = defaultMaxConnectionsPerSource,
+      maxLogins = defaultMaxLogins,
+      maxLoginsPerSource = defaultMaxLoginsPerSource,
+    } = this.environment;
+    if (this.connections.size >= maxConnections) return 'too many connections';
+    if (this.connections.size < Math.min(maxConnectionsPerSource, maxLoginsPerSource)) return null;
+    const count = { logins: 0, ofSource: 0, loginsOfSource: 0 };
+    for (const { isLoggedIn, source: other } of this.connections) {
+      if (!isLoggedIn) count.logins += 1;
+      if (other !== source) continue;
+      count.ofSource += 1;
+      if (!isLoggedIn) count.loginsOfSource += 1;
     }
-    const { initiatorName, isid, target } = result;
-    const nexus = `${initiatorName},i,0x${isid},t,0x${portalGroupTag.toString(16).padStart(4, '0')}`;
-    const identity = { initiatorName, isid, nexus, portalGroupTag, target };
-    const key = target === null ? null : `${nexus}>${target.iqn}`;
-    const make = () => {
-      const session = this.makeSession(connection, identity, result, statSn);
-      if (key !== null) {
-        this.byNexus.set(key, session);
-        session.whenIdle(() => {
-          if (this.byNexus.get(key) === session) this.byNexus.delete(key);
-          this.changed();
-        });
-      }
-      done({ session, tsih: this.takeTsih() });
-    };
-    const attempt = () => {
-      const older = key === null ? undefined : this.byNexus.get(key);
-      if (older === undefined) make();
-      else this.replace(older, attempt, done);
-    };
-    attempt();
+    if (count.ofSource >= maxConnectionsPerSource) return 'too many connections from this address';
+    if (count.logins >= maxLogins) return 'too many connections that have not logged in';
+    if (count.loginsOfSource >= maxLoginsPerSource)
+      return 'too many connections from this address that have not logged in';
+    return null;
   }
 
-  /** Session reinstatement (§6.3.5): the old session ends, and its commands too, before the new one begins. */
-  private replace(
-    older: Session,
-    go: () => void,
-    done: (refusal: { status: number; reason: string }) => void,
-  ): void {
-    let isOver = false;
-    const timer = this.environment.clock.after(settleTimeoutMs, () => {
-      isOver = true;
-      done({ status: LoginStatus.targetError, reason: 'commands of the session it replaces do not end' });
-    });
-    older.whenIdle(() => {
-      if (isOver) return;
-      timer.cancel();
-      go();
-    });
-    older.environment.disconnect('the initiator logged in anew');
-  }
-
-  private makeSession(
-    connection: TargetConnection,
-    identity: SessionIdentity,
-    { parameters, cmdSn }: LoginResult,
-    statSn: number,
-  ): Session {
-    const { target, initiatorName, portalGroupTag } = identity;
-    const text = new TextExchange(
-      this.environment.directory,
-      parameters,
-      initiatorName,
-      target?.iqn ?? null,
-      { address: connection.wire.localAddress, groupTag: portalGroupTag },
-    );
-    const environment = {
-      outbox: connection.outbox,
-      pool: this.pool,
-      peers: () => this.peersOf(target?.iqn),
-      disconnect: (reason: string) => connection.disconnect(reason),
-      disconnectPeers: (reason: string) => {
-        for (const entry of [...this.entries]) {
-          if (entry.session.identity.target?.iqn === target?.iqn) entry.connection.disconnect(reason);
-        }
-      },
-    };
-    return new Session(identity, parameters, environment, text, { statSn, cmdSn });
-  }
-
-  private *peersOf(iqn: string | undefined): Iterable<Session> {
-    // Also those that are closed and have commands running yet.
-    for (const session of this.byNexus.values()) if (session.identity.target?.iqn === iqn) yield session;
+  private refused({ remoteAddress: address }: Connection, reason: string): void {
+    this.unreported += 1;
+    const nowMs = this.environment.clock.monotonicMs();
+    if (nowMs - this.reportedMs < reportIntervalMs) return;
+    this.reportedMs = nowMs;
+    const connections = this.unreported;
+    this.unreported = 0;
+    this.environment.log?.warn({ address, reason, connections }, 'iSCSI connections refused');
   }
 
   private loginRefused(attempt: LoginAttempt, status: number, reason: string): void {
@@ -321,25 +247,18 @@ export class Portal {
 
   private loggedIn(connection: TargetConnection): void {
     this.guard.counts.succeeded += 1;
-    const session = connection.session!;
-    this.entries.add({ session, connection, sinceMs: this.environment.clock.nowMs() });
-    this.environment.log?.info(factsOf(connection), 'iSCSI initiator logged in');
+    const isResumed = this.table.loggedIn(connection.session!, connection);
+    const what = isResumed ? 'iSCSI session goes on with another connection' : 'iSCSI initiator logged in';
+    this.environment.log?.info(factsOf(connection), what);
   }
 
   private connectionClosed(connection: TargetConnection, reason: string): void {
     this.connections.delete(connection);
-    for (const entry of this.entries) if (entry.connection === connection) this.entries.delete(entry);
+    this.table.connectionClosed(connection);
     if (connection.session !== null) {
       this.environment.log?.info({ ...factsOf(connection), reason }, 'iSCSI session ended');
     }
     this.changed();
-  }
-
-  /** §4.4.3.1: not zero, and not one in use; one that comes around after 65,535 logins is not in use any more. */
-  private takeTsih(): number {
-    const tsih = this.nextTsih;
-    this.nextTsih = tsih === 0xffff ? 1 : tsih + 1;
-    return tsih;
   }
 }
 

@@ -9,11 +9,14 @@ export interface ScsiDevice {
   execute(command: ScsiCommand, done: (reply: ScsiReply) => void): void;
   /** The I_T nexus is gone (SAM-5 6.3.4): its unit attentions and SPC-2 reservations go. Nothing of it is in flight. */
   nexusLost(nexus: string): void;
-  /** LOGICAL UNIT RESET asked for by `nexus` (SAM-5 6.3.3): everybody else gets a unit attention. */
+  /** LOGICAL UNIT RESET asked for by `nexus` (SAM-5 6.3.3): everybody, it too, gets a unit attention. */
   resetUnit(lun: Buffer, nexus: string): void;
   /** The same for every logical unit of the target. */
   resetTarget(nexus: string): void;
-  lunExists(lun: Buffer): boolean;
+  /** Whether the logical unit is there for this nexus. */
+  lunExists(lun: Buffer, nexus: string): boolean;
+  /** Whether the nexus may use every logical unit of the target, and so end what others do with it. */
+  mayResetTarget(nexus: string): boolean;
 }
 
 export interface ChapCredentials {
@@ -45,11 +48,21 @@ export interface TargetPortal {
   readonly groupTag: number;
 }
 
+/** The target is reached elsewhere (RFC 7143 §11.13.5, status class 1). */
+export interface MovedTarget {
+  /** Temporarily: the initiator asks here again next time. */
+  readonly moved: 'temporarily' | 'permanently';
+  /** As of a target that is here. */
+  lists(initiatorName: string): boolean;
+  /** HOST:PORT, IPv6 addresses in brackets. */
+  readonly address: string;
+}
+
 export interface TargetDirectory {
   /** What discovery sessions take; absent: nothing. */
   readonly discovery?: RequiredProof;
   /** As it is now; what was found before may have changed. */
-  find(iqn: string): TargetEntry | null;
+  find(iqn: string): TargetEntry | MovedTarget | null;
   /** What discovery shows the initiator. No portals: only the one it asked at. */
   list(initiatorName: string): readonly { iqn: string; portals: readonly TargetPortal[] }[];
 }

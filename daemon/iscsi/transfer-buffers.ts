@@ -1,36 +1,63 @@
 /**
- * Buffers for data-out, under one limit for all connections: what initiators announce must not become what the daemon
- * allocates.
+ * Buffers for data-out, under one limit for all sessions and a share of it for each: what initiators announce must not
+ * become what the daemon allocates, and one of them must not keep the others from their writes.
  */
 import { assert } from '../base/assert.ts';
 import { BufferPool, classBytes } from '../base/buffer-pool.ts';
 import { MiB, maxTransferBytes } from '../base/limits.ts';
+import { MemoryBudget, MemoryShare } from './memory-budget.ts';
 
 /** The longest data-out a command may announce, in bytes; the longest transfer the LUN reports fits. */
 export const largestTransferBytes = 16 * MiB;
 assert(largestTransferBytes >= maxTransferBytes, 'every transfer the LUN allows has a buffer');
 
-/** In use at once, in bytes. 128 commands of 1 MiB from each of four busy hosts; beyond it commands get TASK SET FULL. */
+/**
+ * In use at once, in bytes. A host alone may have 128 commands of 2 MiB outstanding; beyond its share, commands get
+ * TASK SET FULL and its window stays closed.
+ */
 const defaultLimitBytes = 512 * MiB;
 /** Kept for reuse, in bytes: a burst's worth; the rest goes back to the system. */
 const maxIdleBytes = 64 * MiB;
 
 export class TransferBuffers {
-  private readonly limitBytes: number;
   private readonly pool = new BufferPool(largestTransferBytes, maxIdleBytes);
-  /** Bytes handed out and not given back. */
-  usedBytes = 0;
+  private readonly budget: MemoryBudget;
 
   constructor(limitBytes: number = defaultLimitBytes) {
-    this.limitBytes = limitBytes;
+    this.budget = new MemoryBudget(limitBytes);
+  }
+
+  /** Bytes handed out and not given back. */
+  get usedBytes(): number {
+    return this.budget.usedBytes;
+  }
+
+  /** For one session. */
+  share(): SessionBuffers {
+    return new SessionBuffers(this.pool, new MemoryShare(this.budget));
+  }
+}
+
+export class SessionBuffers {
+  private readonly pool: BufferPool;
+  private readonly share: MemoryShare;
+
+  constructor(pool: BufferPool, share: MemoryShare) {
+    this.pool = pool;
+    this.share = share;
+  }
+
+  /** The session holds more than it would be given now. */
+  get isOver(): boolean {
+    return this.share.isOver;
   }
 
   /** A buffer of exactly that length with arbitrary content, or null at the limit. */
   take(lengthBytes: number): Buffer | null {
     assert(lengthBytes > 0 && lengthBytes <= largestTransferBytes, 'a transfer buffer within limits');
     const sizeBytes = classBytes(lengthBytes);
-    if (this.usedBytes + sizeBytes > this.limitBytes) return null;
-    this.usedBytes += sizeBytes;
+    if (!this.share.mayTake(sizeBytes)) return null;
+    this.share.take(sizeBytes);
     const whole = this.pool.take(lengthBytes);
     return whole.length === lengthBytes ? whole : whole.subarray(0, lengthBytes);
   }
@@ -44,7 +71,6 @@ export class TransferBuffers {
 
   /** Counts a buffer as given back without reusing it: bytes may still be landing in it. */
   forget(buffer: Buffer): void {
-    this.usedBytes -= classBytes(buffer.length);
-    assert(this.usedBytes >= 0, 'a buffer is given back once');
+    this.share.give(classBytes(buffer.length));
   }
 }

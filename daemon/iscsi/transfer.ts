@@ -80,6 +80,8 @@ export class Task {
   /** Unsolicited Data-Out may still come. */
   isUnsolicitedOpen = false;
   r2tCount = 0;
+  /** When it came, or its last data did, in ticks of its task set. */
+  tick = 0;
   watchers: (() => void)[] | null = null;
   private nextDataSn = 0;
   private askedBytes = 0;

@@ -101,9 +101,15 @@ export class DeviceServer {
     for (const unit of this.#units.values()) unit.reset();
   }
 
-  lunExists(lun: Buffer): boolean {
+  lunExists(lun: Buffer, nexus: string): boolean {
     const number = decodeLun(lun);
-    return number === reportLunsWellKnown || (number !== null && this.#units.has(number));
+    if (typeof number !== 'number') return number === reportLunsWellKnown;
+    return this.#units.has(number) && this.#sees?.(number, nexus) !== false;
+  }
+
+  /** Resets end what others do with any unit of the target, so they are for who may use them all. */
+  mayResetTarget(nexus: string): boolean {
+    return this.#lunNumbers(nexus).length === this.#units.size;
   }
 
   /** SPC-4 5.12.1 table 57 and clause 8.2: the commands that need no logical unit. */

@@ -38,6 +38,7 @@ export class Initiator {
   expStatSn = 0;
   name = 'iqn.2026-11.test:host-a';
   isid = '800000000001';
+  cid = 0;
   /** Text keys of the last login answer of each step, merged. */
   readonly answered = new Map<string, string>();
   loginStatus = -1;
@@ -146,7 +147,7 @@ export class Initiator {
       byte3: more.versionMin ?? 0,
       lun,
       itt: 1,
-      words: { 24: this.cmdSn, 28: this.expStatSn },
+      words: { 20: this.cid << 16, 24: this.cmdSn, 28: this.expStatSn },
       data: Buffer.from(text),
     });
     const pdu = await this.next();
@@ -164,14 +165,15 @@ export class Initiator {
       chap?: { user: string; secret: string; algorithms?: string };
       mutual?: { secret: string };
       keys?: Record<string, string>;
+      tsih?: number;
     } = {},
   ): Promise<number> {
     const who: Record<string, string> = { InitiatorName: this.name };
     if (iqn === null) who.SessionType = 'Discovery';
     else who.TargetName = iqn;
-    const { chap } = options;
+    const { chap, tsih = 0 } = options;
     if (chap === undefined) {
-      await this.loginStep(0, 1, { ...who, AuthMethod: 'None' });
+      await this.loginStep(0, 1, { ...who, AuthMethod: 'None' }, { tsih });
     } else {
       await this.loginStep(0, null, { ...who, AuthMethod: 'CHAP,None' });
       if (this.loginStatus !== 0) return this.loginStatus;
@@ -189,18 +191,23 @@ export class Initiator {
       await this.loginStep(0, 1, answer);
     }
     if (this.loginStatus !== 0) return this.loginStatus;
-    await this.loginStep(1, 3, {
-      HeaderDigest: this.headerDigest ? 'CRC32C' : 'None',
-      DataDigest: this.dataDigest ? 'CRC32C' : 'None',
-      InitialR2T: 'No',
-      ImmediateData: 'Yes',
-      MaxRecvDataSegmentLength: '65536',
-      MaxBurstLength: '1048576',
-      FirstBurstLength: '262144',
-      MaxOutstandingR2T: '4',
-      ErrorRecoveryLevel: '0',
-      ...options.keys,
-    });
+    await this.loginStep(
+      1,
+      3,
+      {
+        HeaderDigest: this.headerDigest ? 'CRC32C' : 'None',
+        DataDigest: this.dataDigest ? 'CRC32C' : 'None',
+        InitialR2T: 'No',
+        ImmediateData: 'Yes',
+        MaxRecvDataSegmentLength: '65536',
+        MaxBurstLength: '1048576',
+        FirstBurstLength: '262144',
+        MaxOutstandingR2T: '4',
+        ErrorRecoveryLevel: '0',
+        ...options.keys,
+      },
+      { tsih },
+    );
     return this.loginStatus;
   }
 

@@ -115,7 +115,6 @@ t.test('each kind of refusal has its status', async (t) => {
     [0x0207, (i) => i.loginStep(0, 1, { TargetName: iqn })],
     [0x0207, (i) => i.loginStep(0, 1, { InitiatorName: i.name })],
     [0x0209, (i) => i.loginStep(0, 1, { InitiatorName: i.name, TargetName: iqn, SessionType: 'Odd' })],
-    [0x020a, (i) => i.loginStep(0, 1, { InitiatorName: i.name, TargetName: iqn }, { tsih: 9 })],
     [0x0200, (i) => i.loginStep(0, 1, { InitiatorName: 'nobody', TargetName: iqn })],
     [0x0200, (i) => i.loginStep(0, 2, { InitiatorName: i.name, TargetName: iqn })],
     [0x0200, (i) => i.loginStep(0, 1, { InitiatorName: i.name }, { continued: true })],

@@ -48,6 +48,9 @@ export class MemoryDevice implements ScsiDevice {
   resetTarget(nexus: string): void {
     this.resets.push(`target ${nexus}`);
   }
+  mayResetTarget(nexus: string): boolean {
+    return !nexus.startsWith('iqn.2026-11.test:guest');
+  }
   lunExists(lun: Buffer): boolean {
     return lun.readBigUInt64BE(0) === 0n;
   }

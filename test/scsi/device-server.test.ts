@@ -42,7 +42,7 @@ t.test('a bit that means nothing here is refused, in every command', async (t) =
 t.test('a LUN without a unit answers INQUIRY, REQUEST SENSE and REPORT LUNS, and nothing else', async (t) => {
   const { first, server } = bench();
   const lun = encodeLun(5);
-  t.notOk(server.lunExists(lun));
+  t.notOk(server.lunExists(lun, 'nexus-a'));
   const inquiry = await first.send('12 00 00 00 ff', { lun });
   t.equal(outcome(inquiry), 'GOOD');
   t.equal(inquiry.dataIn[0]![0], 0x7f);
@@ -58,7 +58,7 @@ t.test('a LUN without a unit answers INQUIRY, REQUEST SENSE and REPORT LUNS, and
 t.test('the REPORT LUNS well known unit is there', async (t) => {
   const { first, server } = bench();
   const lun = encodeLun('report-luns');
-  t.ok(server.lunExists(lun));
+  t.ok(server.lunExists(lun, 'nexus-a'));
   t.equal((await first.send('12 00 00 00 ff', { lun })).dataIn[0]![0], 0x1e);
   t.equal(outcome(await first.send(testUnitReady, { lun })), 'GOOD');
   t.equal(outcome(await first.send(cdb10(0x28, 0, 0, 1), { lun })), '05/20/00');

@@ -1,0 +1,113 @@
+/**
+ * When a session's commands go to the device: in the order they became ready, as task attributes demand (SAM-5 8.6),
+ * and within limits, so that one session neither fills the memory nor the device's queue while others wait.
+ */
+import { assert } from '../base/assert.ts';
+import { MiB } from '../base/limits.ts';
+import type { MemoryShare } from './memory-budget.ts';
+import { serialBefore, TaskAttribute } from './pdu.ts';
+import type { Task } from './transfer.ts';
+import { largestTransferBytes } from './transfer-buffers.ts';
+
+/**
+ * Data of commands in the device, and data-in not sent yet, of one session, in bytes. It keeps the device busy (16
+ * commands of 1 MiB), is all that a host that does not read costs, and all that others have in front of them.
+ */
+const movingLimitBytes = 16 * MiB;
+assert(movingLimitBytes >= largestTransferBytes, 'any one command fits');
+
+export class ExecutionQueue {
+  /** Tasks whose data is here and which wait for a limit or an ORDERED task, in order. */
+  private readonly ready: Task[] = [];
+  private readonly dataIn: MemoryShare;
+  private readonly start: (task: Task) => void;
+  private readonly hasOlder: (task: Task) => boolean;
+  /** In the device now. */
+  executing = 0;
+  private movingBytes = 0;
+  private isOrderedRunning = false;
+  private isStopped = false;
+
+  /** `hasOlder`: whether a task that came before this one has not ended. */
+  constructor(dataIn: MemoryShare, start: (task: Task) => void, hasOlder: (task: Task) => boolean) {
+    this.dataIn = dataIn;
+    this.start = start;
+    this.hasOlder = hasOlder;
+  }
+
+  add(task: Task): void {
+    if (this.ready.length === 0 && this.mayStart(task)) {
+      this.begin(task);
+      return;
+    }
+    if (task.pdu.attribute === TaskAttribute.headOfQueue) this.ready.unshift(task);
+    else this.ready.push(task);
+    this.startReady();
+  }
+
+  remove(task: Task): void {
+    const index = this.ready.indexOf(task);
+    if (index >= 0) this.ready.splice(index, 1);
+  }
+
+  /** The device has answered. Its data-in counts until `sent`. */
+  ended(task: Task): void {
+    this.executing -= 1;
+    this.movingBytes -= outBytesOf(task);
+    if (task.pdu.attribute === TaskAttribute.ordered) this.isOrderedRunning = false;
+  }
+
+  /** The data-in of an ended task has left, or will not. */
+  sent(task: Task): void {
+    const bytes = inBytesOf(task);
+    this.movingBytes -= bytes;
+    this.dataIn.give(bytes);
+  }
+
+  startReady(): void {
+    while (!this.isStopped && this.ready.length > 0 && this.mayStart(this.ready[0]!)) {
+      this.begin(this.ready.shift()!);
+    }
+  }
+
+  /** Starts nothing more. */
+  stop(): void {
+    this.isStopped = true;
+  }
+
+  private begin(task: Task): void {
+    this.executing += 1;
+    const inBytes = inBytesOf(task);
+    this.movingBytes += inBytes + outBytesOf(task);
+    this.dataIn.take(inBytes);
+    if (task.pdu.attribute === TaskAttribute.ordered) this.isOrderedRunning = true;
+    this.start(task);
+  }
+
+  private mayStart(task: Task): boolean {
+    const { attribute } = task.pdu;
+    if (attribute !== TaskAttribute.headOfQueue) {
+      if (this.isOrderedRunning) return false;
+      if (attribute === TaskAttribute.ordered && (this.executing > 0 || this.hasOlder(task))) return false;
+    }
+    const inBytes = inBytesOf(task);
+    if (this.movingBytes + inBytes + outBytesOf(task) > movingLimitBytes && this.movingBytes > 0)
+      return false;
+    // One at a time it always gets: nothing but the end of its own commands would call it again.
+    return inBytes === 0 || this.dataIn.heldBytes === 0 || this.dataIn.mayTake(inBytes);
+  }
+}
+
+/** Whether `other` came before `task` and is still to be ended. */
+export function isOlder(other: Task, task: Task): boolean {
+  return other !== task && other.isDelivered && serialBefore(other.cmdSn, task.cmdSn);
+}
+
+/** What a command counts for against the limits. */
+function inBytesOf(task: Task): number {
+  return Math.min(task.inBytes, largestTransferBytes);
+}
+
+function outBytesOf(task: Task): number {
+  return Math.min(task.outBytes, largestTransferBytes);
+}
