@@ -38,6 +38,20 @@ t.test('commands of others end with RESERVATION CONFLICT as the type says', asyn
   t.equal(await second.result(cdb10(0x28, 0, 0, 1)), 'CONFLICT');
 });
 
+t.test('some commands are allowed in one form only (SPC-4 table 66, SBC-3 table 13)', async (t) => {
+  const { first, second } = await registered();
+  for (const type of [1, 3, 5, 6]) {
+    t.equal(await out(first, 'reserve', type, list(0xan)), 'GOOD');
+    const shared = type >= 5 ? 'GOOD' : 'CONFLICT';
+    t.equal(await second.result('1b 00 00 00 01'), 'GOOD', 'START');
+    t.equal(await second.result('1b 00 00 00 00'), shared, 'STOP');
+    t.equal(await second.result('1e 00 00 00 00'), 'GOOD', 'ALLOW');
+    t.equal(await second.result('1e 00 00 00 01'), shared, 'PREVENT');
+    t.equal(await out(first, 'release', type, list(0xan)), 'GOOD');
+    await second.result('00');
+  }
+});
+
 t.test('parameter lists and CDBs are checked', async (t) => {
   const { first } = await registered();
   const plain = (Object.keys(actions) as Action[]).filter((action) => actions[action] < 7);
