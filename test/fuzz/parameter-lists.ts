@@ -80,6 +80,13 @@ function registerAndMoveList(random: SeededRandom): Buffer {
   return Buffer.concat([list, id]);
 }
 
+/** From byte 2 on, by page code. */
+const usualBits: Readonly<Record<number, readonly string[]>> = {
+  8: ['04', '04', '00'],
+  10: ['001000000000ffff', '041000000000ffff', '021008000000ffff', '001008000000ffff'],
+  28: ['08'],
+};
+
 /** MODE SELECT, SPC-4 7.5: a header of 4 or 8 bytes, block descriptors, pages with their lengths. */
 function modeList(random: SeededRandom, headerBytes: 4 | 8): Buffer {
   const header = Buffer.alloc(headerBytes);
@@ -100,11 +107,9 @@ function modeList(random: SeededRandom, headerBytes: 4 | 8): Buffer {
     const page = Buffer.alloc(2 + length);
     page[0] = code | (random.chance(0.1) ? random.pick([0x40, 0x80]) : 0);
     page[1] = claimed(random, length, 0xff);
-    // What the unit reports for WCE, GLTSD and the queue algorithm, so that other bits get a chance to matter.
-    if (code === 0x08) page[2] = random.pick([0x04, 0x04, 0x00]);
-    if (code === 0x0a) page.set([random.pick([0, 2, 4]), 0x10, random.pick([0, 0, 8])], 2);
-    if (code === 0x0a) page.writeUInt16BE(0xffff, 8);
-    if (code === 0x1c) page[2] = 0x08;
+    // What the unit reports for WCE, the queue algorithm and so on, so that other bits get a chance to matter.
+    const usual = usualBits[code];
+    if (usual !== undefined) Buffer.from(random.pick(usual), 'hex').copy(page, 2);
     if (length > 0 && random.chance(0.3)) page[2 + random.below(length)] = random.below(256);
     pages.push(page);
   }

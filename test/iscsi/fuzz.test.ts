@@ -1,6 +1,7 @@
 /**
- * Any bytes at all: valid streams with seeded mutations, in seeded pieces. Nothing may throw, leak, or keep the portal
- * from serving the next initiator. A failure names its seed.
+ * Exact accounts under mutated streams, which only shows from inside: after each connection every transfer buffer is
+ * given back, every reply released and every nexus called lost, also while the device still holds its commands. What
+ * weftd as a whole does with such streams: test/fuzz. A failure names its seed.
  */
 import t from 'tap';
 import type { Connection, Network, Receiver } from '../../daemon/env/network.ts';
@@ -212,23 +213,4 @@ t.test(`${runs} mutated streams neither throw nor leak`, async (t) => {
   }
   t.ok(loggedIn > runs / 2, `${loggedIn} streams got past the login`);
   t.equal(device.lost.length >= loggedIn, true, 'every nexus was called lost');
-});
-
-t.test('pure noise is refused', async (t) => {
-  const network = new FakeNetwork();
-  const directory = { find: () => null, list: () => [] };
-  const random = { bytes: (count: number) => Buffer.alloc(count, 7) };
-  const portal = await Portal.open({ network, clock: new ManualClock(), random, directory }, [
-    { host: 'x', port: 1 },
-  ]);
-  for (let seed = 1; seed <= 300; seed += 1) {
-    const dice = randomOf(seed);
-    const connection = network.connect();
-    const noise = Buffer.from(Array.from({ length: 4000 }, () => Math.floor(dice() * 256)));
-    connection.feed(noise, 1 + Math.floor(dice() * 4000));
-    connection.turn();
-    if (!connection.isOver && noise[0]! % 64 !== 3) t.fail(`seed ${seed} was taken for an initiator`);
-    connection.close();
-  }
-  t.equal(portal.connectionCount, 0);
 });
