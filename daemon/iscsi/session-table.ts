@@ -11,6 +11,7 @@
  */
 import { MiB } from '../base/limits.ts';
 import type { Clock } from '../env/clock.ts';
+import { nexusName } from '../scsi/nexus-name.ts';
 import type { StartedSession, TargetConnection } from './connection.ts';
 import { type LoginResult, LoginStatus } from './login.ts';
 import { MemoryBudget, MemoryShare } from './memory-budget.ts';
@@ -99,7 +100,7 @@ export class SessionTable {
     done: Started,
   ): void {
     const { initiatorName, isid, target } = result;
-    const nexus = `${initiatorName},i,0x${isid},t,0x${portalGroupTag.toString(16).padStart(4, '0')}`;
+    const nexus = nexusName(`${initiatorName},i,0x${isid}`, portalGroupTag);
     const key = target === null ? null : keyOf(nexus, target.iqn);
     if (result.tsih !== 0) {
       this.resume(connection, key, result, statSn, done);

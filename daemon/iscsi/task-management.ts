@@ -10,6 +10,7 @@
  * is the acknowledgement of earlier answers: with one connection a session, TCP keeps them before this one.
  */
 
+import { isSameUnit } from '../scsi/logical-unit-number.ts';
 import {
   cmdSnOf,
   lunOf,
@@ -87,7 +88,7 @@ function manageUnit(session: Session, { device }: TargetEntry, request: Buffer, 
     session,
     sessions,
     request,
-    (task) => task.pdu.lun.equals(lun),
+    (task) => isSameUnit(task.pdu.lun, lun),
     () => {
       if (fn === TaskManagementFunction.logicalUnitReset) device.resetUnit(lun, session.identity.nexus);
       answer(TaskManagementStatus.complete);
@@ -158,7 +159,7 @@ export function preemptTasks(
   };
   for (const { tasks } of sessions) {
     for (const task of [...(tasks?.now() ?? [])]) {
-      if (task.state === 'gone' || !task.pdu.lun.equals(lun)) continue;
+      if (task.state === 'gone' || !isSameUnit(task.pdu.lun, lun)) continue;
       if (task.state === 'executing' && task.pdu.cdb[0] === persistentReserveOut) continue;
       waiting += 1;
       tasks!.abort(task, fate, one);

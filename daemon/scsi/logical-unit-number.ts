@@ -23,6 +23,13 @@ export function decodeLun(lun: Buffer): number | typeof reportLunsWellKnown | nu
   }
 }
 
+/** Whether two LUN fields address the same logical unit: a number may be written in two ways. */
+export function isSameUnit(one: Buffer, other: Buffer): boolean {
+  if (one.equals(other)) return true;
+  const number = decodeLun(one);
+  return number !== null && number === decodeLun(other);
+}
+
 /** Peripheral addressing below 256, flat addressing above, as REPORT LUNS shows them. */
 export function encodeLun(number: number | typeof reportLunsWellKnown): Buffer {
   const lun = Buffer.alloc(8);

@@ -1,5 +1,10 @@
 import t from 'tap';
-import { decodeLun, encodeLun, reportLunsWellKnown } from '../../daemon/scsi/logical-unit-number.ts';
+import {
+  decodeLun,
+  encodeLun,
+  isSameUnit,
+  reportLunsWellKnown,
+} from '../../daemon/scsi/logical-unit-number.ts';
 
 t.test('LUN fields mean what SAM-5 4.7 says', async (t) => {
   const table: [string, ReturnType<typeof decodeLun>][] = [
@@ -23,4 +28,13 @@ t.test('what REPORT LUNS shows addresses the same unit', async (t) => {
   for (const number of [0, 1, 255, 256, 0x3fff, reportLunsWellKnown] as const) {
     t.equal(decodeLun(encodeLun(number)), number);
   }
+});
+
+t.test('one unit may be addressed in two ways, and what addresses none is like nothing else', async (t) => {
+  const field = (text: string): Buffer => Buffer.from(text.padEnd(16, '0'), 'hex');
+  t.ok(isSameUnit(field('0001'), field('0001')));
+  t.ok(isSameUnit(field('0001'), field('4001')), 'flat addressing');
+  t.notOk(isSameUnit(field('0001'), field('4002')));
+  t.notOk(isSameUnit(field('8001'), field('8002')));
+  t.ok(isSameUnit(field('8001'), field('8001')), 'the same field is the same');
 });
