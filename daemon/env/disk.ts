@@ -34,6 +34,12 @@ export type FileUse = 'log' | 'data';
 export interface DiskFile {
   /** Fills `target` from `position`. Calls back with the bytes read; fewer than asked only at the file's end. */
   read(target: Uint8Array, position: number, done: (error: Error | null, bytesRead: number) => void): void;
+  /** As `read`, into all pieces, one after another. */
+  readPieces(
+    targets: readonly Uint8Array[],
+    position: number,
+    done: (error: Error | null, bytesRead: number) => void,
+  ): void;
   /** Writes all pieces, one after another, from `position`. The pieces stay untouched until it calls back. */
   write(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void;
   /** Makes everything written before durable (fdatasync). */

@@ -1,5 +1,16 @@
 /** A store's directory on the machine's own file system. */
-import { type BigIntStats, close, fdatasync, fstat, ftruncate, open, read, write, writev } from 'node:fs';
+import {
+  type BigIntStats,
+  close,
+  fdatasync,
+  fstat,
+  ftruncate,
+  open,
+  read,
+  readv,
+  write,
+  writev,
+} from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -7,8 +18,8 @@ import { DirectWriter } from './direct-writer.ts';
 import type { Disk, DiskFile, FileUse } from './disk.ts';
 import { storePath } from './disk.ts';
 
-/** Linux takes no more pieces in one writev (IOV_MAX). */
-const maxPiecesPerWrite = 1024;
+/** Linux takes no more pieces in one readv or writev (IOV_MAX). */
+const maxPiecesAtOnce = 1024;
 
 export class SystemDisk implements Disk {
   readonly #root: string;
@@ -115,6 +126,36 @@ class SystemFile implements DiskFile {
     });
   }
 
+  readPieces(
+    targets: readonly Uint8Array[],
+    position: number,
+    done: (error: Error | null, bytesRead: number) => void,
+  ): void {
+    this.#readPiecesFrom(targets, 0, position, done);
+  }
+
+  /** One readv where the system fills them all; what it leaves is read next. */
+  #readPiecesFrom(
+    targets: readonly Uint8Array[],
+    filled: number,
+    position: number,
+    done: (error: Error | null, bytesRead: number) => void,
+  ): void {
+    if (targets.length === 0) {
+      setImmediate(done, null, filled);
+      return;
+    }
+    readv(this.#fd, firstPieces(targets), position + filled, (error, count) => {
+      if (error) {
+        done(diskError(error, this.#path), filled);
+        return;
+      }
+      const rest = withoutFirst(targets, count);
+      if (rest.length === 0 || count === 0) done(null, filled + count);
+      else this.#readPiecesFrom(rest, filled + count, position, done);
+    });
+  }
+
   write(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void {
     const first = pieces[0];
     const lengthBytes = this.#direct === null ? 0 : pieces.reduce((sum, piece) => sum + piece.length, 0);
@@ -141,8 +182,7 @@ class SystemFile implements DiskFile {
 
   /** One writev where the system takes them all; what it leaves is written next. */
   #writeMany(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void {
-    const batch = pieces.length > maxPiecesPerWrite ? pieces.slice(0, maxPiecesPerWrite) : pieces;
-    writev(this.#fd, batch as Uint8Array[], position, (error, count) => {
+    writev(this.#fd, firstPieces(pieces), position, (error, count) => {
       if (error) {
         done(diskError(error, this.#path));
         return;
@@ -181,6 +221,11 @@ class SystemFile implements DiskFile {
       });
     });
   }
+}
+
+/** As many as the system takes at once. */
+function firstPieces(pieces: readonly Uint8Array[]): Uint8Array[] {
+  return (pieces.length > maxPiecesAtOnce ? pieces.slice(0, maxPiecesAtOnce) : pieces) as Uint8Array[];
 }
 
 /** The pieces without their first `count` bytes. */

@@ -1,12 +1,21 @@
 /**
  * Reads of volumes: chunks that lie one behind the other in a segment are read at once, headers and payloads
- * together, and nothing is handed on that does not match its checksum.
+ * together, and nothing is handed on that does not match its checksum. Whole chunks land where they are wanted, and
+ * are checked there as one; parts of a chunk are copied out of it.
  *
  * Every 4 KiB read passes here, so there are callbacks and pooled buffers instead of promises.
  */
+import { crc32c } from '@node-rs/crc32';
 import { WeftError } from '../base/errors.ts';
 import { extentSizeBytes } from '../base/limits.ts';
-import { chunkFault, chunkHeaderBytes, chunkRecordBytes, codecRaw } from '../format/segment-chunk.ts';
+import { joinedChecksum } from '../format/joined-checksum.ts';
+import {
+  chunkFault,
+  chunkHeaderBytes,
+  chunkRecordBytes,
+  codecRaw,
+  misplacedFault,
+} from '../format/segment-chunk.ts';
 import type { ExtentMap, VolumeChunks } from './extent-map.ts';
 import type { CachedPage } from './page-cache.ts';
 import { maxRunBytes, readBuffers } from './read-buffers.ts';
@@ -130,6 +139,10 @@ export class ChunkReads {
         const failure = damaged ? corrupt(read.volume, from, segmentNumber, openError.message) : openError;
         return this.settle(read, failure);
       }
+      if (from === chunkStart && to === chunkStart + run.count * read.volume.chunkSizeBytes) {
+        this.readWhole(read, segment, run, chunkStart, to);
+        return;
+      }
       const buffer = readBuffers.take(run.lengthBytes);
       const window = buffer.subarray(0, run.lengthBytes);
       segment.file!.read(window, run.offsetBytes, (error, bytesRead) => {
@@ -140,6 +153,26 @@ export class ChunkReads {
         this.segments.release(segment);
         this.settle(read, failure);
       });
+    });
+  }
+
+  /** All of a run: payloads land in the target, headers beside it. */
+  private readWhole(read: Read, segment: Segment, run: Run, from: number, to: number): void {
+    const { chunkSizeBytes } = read.volume;
+    const target = read.target.subarray(from - read.offsetBytes, to - read.offsetBytes);
+    const headers = readBuffers.take(run.count * chunkHeaderBytes);
+    const pieces: Buffer[] = [];
+    for (let index = 0; index < run.count; index++) {
+      pieces.push(headers.subarray(index * chunkHeaderBytes, (index + 1) * chunkHeaderBytes));
+      pieces.push(target.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes));
+    }
+    segment.file!.readPieces(pieces, run.offsetBytes, (error, bytesRead) => {
+      const failure = error
+        ? (error as WeftError)
+        : checkWhole(read.volume, segment, run, headers, target, bytesRead, from);
+      readBuffers.give(headers);
+      this.segments.release(segment);
+      this.settle(read, failure);
     });
   }
 
@@ -157,7 +190,7 @@ export class ChunkReads {
     let recordAt = 0;
     for (let index = 0; index < run.count; index++) {
       const volumeAt = chunkStart + index * chunkSizeBytes;
-      const [chunkId, checksum] = [run.expected[2 * index]!, run.expected[2 * index + 1]!];
+      const [chunkId, checksum] = [run.chunkIds[index]!, run.checksums[index]!];
       const fault = chunkFault(source, recordAt, chunkId, chunkSizeBytes, checksum);
       if (fault !== null) return corrupt(read.volume, volumeAt, segment.segmentNumber, fault);
       const start = Math.max(from, volumeAt);
@@ -186,8 +219,49 @@ interface Run {
   offsetBytes: number;
   lengthBytes: number;
   count: number;
-  /** Chunk id and checksum of each. A plain array: for one chunk it costs less than a typed one. */
-  expected: number[];
+  /** Of each chunk. Plain arrays: for one chunk they cost less than typed ones. */
+  chunkIds: number[];
+  checksums: number[];
+}
+
+/**
+ * What is wrong with a run that was read into `target`, or null. One checksum over all of it: a call for every chunk
+ * costs a third more.
+ */
+function checkWhole(
+  volume: VolumeChunks,
+  segment: Segment,
+  run: Run,
+  headers: Buffer,
+  target: Buffer,
+  bytesRead: number,
+  from: number,
+): WeftError | null {
+  const { chunkSizeBytes } = volume;
+  const { chunkIds, checksums, count } = run;
+  const { segmentNumber } = segment;
+  const recordBytes = chunkRecordBytes(chunkSizeBytes);
+  for (let index = 0; index < count; index++) {
+    const fault =
+      (index + 1) * recordBytes > bytesRead
+        ? 'it is cut off'
+        : misplacedFault(
+            headers,
+            index * chunkHeaderBytes,
+            chunkIds[index]!,
+            chunkSizeBytes,
+            checksums[index]!,
+          );
+    if (fault !== null) return corrupt(volume, from + index * chunkSizeBytes, segmentNumber, fault);
+  }
+  if (crc32c(target) === joinedChecksum(checksums, 0, count, chunkSizeBytes)) return null;
+  for (let index = 0; index < count; index++) {
+    const payload = target.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes);
+    if (crc32c(payload) === checksums[index]) continue;
+    return corrupt(volume, from + index * chunkSizeBytes, segmentNumber, 'its data fails the checksum');
+  }
+  // Good one by one and not together: memory that does not keep what is written to it.
+  return corrupt(volume, from, segmentNumber, 'its data changes while it is looked at');
 }
 
 /** Chunks from `slot` on that follow one another in the segment. All are raw, and so of one length. */
@@ -207,12 +281,14 @@ function runLength(page: CachedPage, slot: number, lastSlot: number): number {
 }
 
 function runOf(page: CachedPage, slot: number, count: number): Run {
-  const expected: number[] = [];
+  const chunkIds: number[] = [];
+  const checksums: number[] = [];
   for (let index = slot; index < slot + count; index++) {
-    expected.push(page.chunkIds[index]!, page.checksums[index]!);
+    chunkIds.push(page.chunkIds[index]!);
+    checksums.push(page.checksums[index]!);
   }
   const lengthBytes = count * chunkRecordBytes(page.storedBytes[slot]!);
-  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, expected };
+  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, chunkIds, checksums };
 }
 
 /** What this version cannot read, or what no version has written. */

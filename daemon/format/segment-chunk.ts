@@ -132,15 +132,28 @@ export function chunkFault(
   storedBytes: number,
   checksum: number,
 ): string | null {
+  const fault = misplacedFault(source, at, chunkId, storedBytes, checksum);
+  if (fault !== null) return fault;
+  const start = at + chunkHeaderBytes;
+  if (start + storedBytes > source.length) return 'it is cut off';
+  if (crc32c(source.subarray(start, start + storedBytes)) !== checksum) return 'its data fails the checksum';
+  return null;
+}
+
+/** Whether the header at `at` is that of the chunk the map means. */
+export function misplacedFault(
+  source: Buffer,
+  at: number,
+  chunkId: number,
+  storedBytes: number,
+  checksum: number,
+): string | null {
   const fault = chunkHeaderFault(source, at);
   if (fault !== null) return fault;
   if (source[at + 4] !== formatVersion) return `the chunk has version ${source[at + 4]}`;
   if (readUInt64(source, at + 8) !== chunkId) return 'another chunk lies in its place';
   if (source.readUInt32LE(at + 36) !== storedBytes) return 'its length differs from the map';
   if (source.readUInt32LE(at + 40) !== checksum) return 'its checksum differs from the map';
-  const start = at + chunkHeaderBytes;
-  if (start + storedBytes > source.length) return 'it is cut off';
-  if (crc32c(source.subarray(start, start + storedBytes)) !== checksum) return 'its data fails the checksum';
   return null;
 }
 

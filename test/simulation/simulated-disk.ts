@@ -268,6 +268,22 @@ class OpenFile implements DiskFile {
     });
   }
 
+  readPieces(
+    targets: readonly Uint8Array[],
+    position: number,
+    done: (error: Error | null, bytesRead: number) => void,
+  ): void {
+    const whole = Buffer.alloc(targets.reduce((sum, target) => sum + target.length, 0));
+    this.read(whole, position, (error, count) => {
+      let at = 0;
+      for (const target of targets) {
+        target.set(whole.subarray(at, Math.min(count, at + target.length)));
+        at = Math.min(count, at + target.length);
+      }
+      done(error, count);
+    });
+  }
+
   write(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void {
     const refusal = this.#refusal(true);
     if (refusal !== null) {
