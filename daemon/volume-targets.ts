@@ -67,7 +67,7 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     this.#targets.set(iqn, target);
     const identity = { volumeKey: record.volumeKey, chunkSizeBytes: record.chunkSizeBytes };
     this.#env.replica.add(identity);
-    const { sizeBytes, durability } = record;
+    const { sizeBytes, durability, physicalBlockBytes } = record;
     const { epoch, replica } = this.#env;
     const volume = new Volume({ identity, sizeBytes, durability, epoch, replica });
     const provisioning = () => ({
@@ -75,7 +75,13 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
       usedBytes: replica.usedBytes(identity),
     });
     const store = this.#env.unitState(record.id);
-    const unit = new LogicalUnit({ device: volume, identity: { uuid: record.id }, provisioning, store });
+    const unit = new LogicalUnit({
+      device: volume,
+      identity: { uuid: record.id },
+      physicalBlockBytes,
+      provisioning,
+      store,
+    });
     const admit = (initiator: string): string | null => this.#env.admit(record, initiator);
     target.add(lunOf(record), { record, volume, unit, admit });
   }

@@ -26,6 +26,7 @@ export function volumeDocument({ catalog, node }: ApiServices, volume: VolumeRec
     allocatedBytes,
     durability: volume.durability,
     chunkSizeBytes: volume.chunkSizeBytes,
+    physicalBlockBytes: volume.physicalBlockBytes,
     state: online ? 'online' : 'trash',
     createdAt: volume.createdAt,
     createdBy: volume.createdBy,

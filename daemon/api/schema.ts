@@ -118,6 +118,11 @@ export const volumeCreateSchema = z.strictObject({
   sizeBytes: z.int().min(1_048_576).max(maxVolumeSizeBytes).default(defaultVolumeSizeBytes),
   container: nameSchema.optional(),
   durability: durabilitySchema.optional(),
+  /**
+   * The physical block initiators are told of; 4096 when not given. 512 is for initiators that refuse larger ones; they
+   * write parts of blocks then, which costs a read each.
+   */
+  physicalBlockBytes: z.union([z.literal(512), z.literal(4096)]).optional(),
   /** What initiators must know to log in; 'none': nothing. */
   chap: wantedCredentialsSchema.default('auto'),
   /** What the volume proves itself with to initiators that ask for it; only with chap, and with another secret. */
@@ -206,6 +211,7 @@ export interface Volume {
   allocatedBytes: number;
   durability: Durability;
   chunkSizeBytes: number;
+  physicalBlockBytes: 512 | 4096;
   state: 'online' | 'trash';
   createdAt: string;
   /** Name of the token that created it. */

@@ -63,6 +63,8 @@ export const volumeRecordSchema = z.strictObject({
   sizeBytes,
   durability: z.enum(['flush', 'sync']),
   chunkSizeBytes: sizeBytes,
+  /** The physical block initiators are told of. */
+  physicalBlockBytes: z.union([z.literal(512), z.literal(4096)]).default(4096),
   /** What an initiator must know to log in; null: nothing. */
   chap: credentialsRecordSchema.nullable(),
   /** What the target proves itself with to an initiator that asks for it; only together with `chap`. */

@@ -23,6 +23,7 @@ export interface NewVolume {
   sizeBytes: number;
   container?: string | undefined;
   durability?: 'flush' | 'sync' | undefined;
+  physicalBlockBytes?: 512 | 4096 | undefined;
   chap: WantedCredentials;
   mutualChap?: WantedCredentials | undefined;
   allowedInitiators?: readonly string[] | undefined;
@@ -127,6 +128,7 @@ export class Volumes {
       sizeBytes,
       durability: wanted.durability ?? container.durability,
       chunkSizeBytes: container.chunkSizeBytes,
+      physicalBlockBytes: wanted.physicalBlockBytes ?? 4096,
       labels: wanted.labels ?? {},
       group: planned.group,
       ...nextAccess(core, { id, ...openAccess, ...planned }, planned.access),

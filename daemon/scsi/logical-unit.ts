@@ -1,7 +1,13 @@
 /** One logical unit: a block device, its identity, and what it remembers about the nexuses that use it. */
 import { assert } from '../base/assert.ts';
 import { BufferPool } from '../base/buffer-pool.ts';
-import { MiB, maxTransferBytes, maxVolumeSizeBytes, sectorSizeBytes } from '../base/limits.ts';
+import {
+  blockSizeBytes,
+  MiB,
+  maxTransferBytes,
+  maxVolumeSizeBytes,
+  sectorSizeBytes,
+} from '../base/limits.ts';
 import type { BlockDevice } from '../volume/block-device.ts';
 import { ChangeTurns } from './change-turns.ts';
 import { RangeGuard } from './range-guard.ts';
@@ -29,6 +35,8 @@ export interface UnitIdentity {
 export interface LogicalUnitOptions {
   device: BlockDevice;
   identity: UnitIdentity;
+  /** The physical block that is reported, a multiple of the sector; the block of the journal when not given. */
+  physicalBlockBytes?: number;
   /** What LOG SENSE tells of the store; its page is not there when not given. */
   provisioning?: () => Provisioning;
   /** Where READ takes its buffers from; one pool for all units of the process when not given. */
@@ -65,6 +73,7 @@ export class LogicalUnit {
   readonly identity: Required<UnitIdentity>;
   readonly buffers: BufferPool;
   readonly reservations: Reservations;
+  readonly physicalBlockBytes: number;
   readonly provisioning: (() => Provisioning) | null;
   readonly guard = new RangeGuard();
   /** What of its state survives a restart. */
@@ -94,6 +103,7 @@ export class LogicalUnit {
       revision: identity.revision ?? '1',
     };
     assert(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(this.identity.uuid), 'an identity has a UUID');
+    this.physicalBlockBytes = options.physicalBlockBytes ?? blockSizeBytes;
     this.provisioning = options.provisioning ?? null;
     this.buffers = options.buffers ?? sharedBuffers;
     this.saved = new SavedUnitState(options.store ?? null);

@@ -13,6 +13,7 @@ t.test('a new volume is served, has a name of its own on the wire and a secret o
     sizeBytes: 1_073_741_824,
     durability: 'flush',
     chunkSizeBytes: 16_384,
+    physicalBlockBytes: 4096,
     state: 'online',
     createdBy: 'admin',
     labels: { fs: 'ext4' },
@@ -100,6 +101,7 @@ t.test('a container gives its volumes what they do not say themselves', async (t
   await fabric.client().createContainer({ name: 'c', chunkSizeBytes: 4096, durability: 'sync' });
   t.match(await fabric.create('a', { container: 'c' }), { chunkSizeBytes: 4096, durability: 'sync' });
   t.match(await fabric.create('b', { container: 'c', durability: 'flush' }), { durability: 'flush' });
+  t.match(await fabric.create('small', { physicalBlockBytes: 512 }), { physicalBlockBytes: 512 });
 });
 
 t.test('a filesystem is recorded from making to ready, and never made over once it is', async (t) => {

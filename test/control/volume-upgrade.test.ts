@@ -61,7 +61,8 @@ t.test('a record of version 1 becomes one of version 2, with its secret sealed, 
   t.equal(purges(), 1, 'what was there in the clear is purged');
   const { chap, ...rest } = record();
   const { chap: _, schemaVersion, ...before } = JSON.parse(version1);
-  t.strictSame(rest, { ...before, schemaVersion: 2, group: null, mutualChap: null, allowedInitiators: [] });
+  const added = { group: null, physicalBlockBytes: 4096, mutualChap: null, allowedInitiators: [] };
+  t.strictSame(rest, { ...before, schemaVersion: 2, ...added });
   t.equal(chap?.user, 'weft-0a0b0c0d0e0f');
   t.strictSame(credentials(record(), oldKey).chap, { user: 'weft-0a0b0c0d0e0f', secret: 'bAcKuP-sEcReT-16' });
   t.notMatch(JSON.stringify([...state.documents]), 'bAcKuP-sEcReT-16');

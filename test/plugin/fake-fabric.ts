@@ -150,6 +150,7 @@ export class FakeFabric {
       allocatedBytes: 0,
       durability: 'flush',
       chunkSizeBytes: 16_384,
+      physicalBlockBytes: 4096,
       state: 'online',
       createdAt: new Date(0).toISOString(),
       createdBy: 'plugin',

@@ -28,6 +28,11 @@ function addCreate(volume: Command): void {
         'sync',
       ]),
     )
+    .addOption(
+      new Option('--physical-block <bytes>', 'what initiators are told of; 512 for those that refuse 4096')
+        .choices(['512', '4096'])
+        .default('4096'),
+    )
     .option('--chap <how>', `what initiators must know: ${credentialsHelp}`, 'auto')
     .option('--mutual-chap <how>', `what the volume proves itself with: ${credentialsHelp}`)
     .option('--allow <names>', 'only these initiators, commas between, * at the end of a name')
@@ -42,6 +47,7 @@ function addCreate(volume: Command): void {
         ...(options.container === undefined ? {} : { container: options.container }),
         ...(options.durability === undefined ? {} : { durability: options.durability }),
         ...(options.group === undefined ? {} : { group: options.group }),
+        ...(options.physicalBlock === '512' ? { physicalBlockBytes: 512 } : {}),
       });
       session.show(
         volumeJson(created),
@@ -57,6 +63,7 @@ interface CreateOptions {
   allow?: string;
   container?: string;
   group?: string;
+  physicalBlock: '512' | '4096';
   durability?: 'flush' | 'sync';
 }
 
@@ -159,8 +166,15 @@ function addRemoval(volume: Command): void {
 
 /** As the API has it, with the sizes, all in bytes, under short names. */
 export function volumeJson(volume: Volume): Record<string, unknown> {
-  const { sizeBytes, usedBytes, allocatedBytes, chunkSizeBytes, ...rest } = volume;
-  return { ...rest, size: sizeBytes, used: usedBytes, allocated: allocatedBytes, chunkSize: chunkSizeBytes };
+  const { sizeBytes, usedBytes, allocatedBytes, chunkSizeBytes, physicalBlockBytes, ...rest } = volume;
+  return {
+    ...rest,
+    size: sizeBytes,
+    used: usedBytes,
+    allocated: allocatedBytes,
+    chunkSize: chunkSizeBytes,
+    physicalBlock: physicalBlockBytes,
+  };
 }
 
 function volumeTable(volumes: Volume[]): string {
@@ -192,6 +206,7 @@ function volumeFacts(volume: Volume, attachment: Attachment | null): string {
     ['allocated', formatSize(volume.allocatedBytes)],
     ['durability', volume.durability],
     ['chunk size', formatSize(volume.chunkSizeBytes)],
+    ['physical block', `${volume.physicalBlockBytes} bytes`],
     [
       'filesystem',
       filesystem === null ? 'none recorded' : `${filesystem.type} ${filesystem.uuid}, ${filesystem.state}`,

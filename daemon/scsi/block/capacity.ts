@@ -5,7 +5,7 @@
  *     9Eh | 10h | - (8) | ALLOCATION LENGTH (4) | - | CONTROL
  *     9Eh | 12h | STARTING LBA (8) | ALLOCATION LENGTH (4) | REPORT TYPE (SBC-4; 00h, all blocks, alone) | CONTROL
  */
-import { blockSizeBytes, sectorSizeBytes } from '../../base/limits.ts';
+import { sectorSizeBytes } from '../../base/limits.ts';
 import { maxLbaStatusDescriptors, maxLbaStatusQuestions } from '../limits.ts';
 import type { Task } from '../task.ts';
 import { firstBlock, inRange } from './block-range.ts';
@@ -25,7 +25,7 @@ export function readCapacity16(task: Task): void {
   const data = Buffer.alloc(32);
   data.writeBigUInt64BE(BigInt(unit.sectorCount - 1), 0);
   data.writeUInt32BE(sectorSizeBytes, 8);
-  data[13] = Math.log2(blockSizeBytes / sectorSizeBytes); // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT
+  data[13] = Math.log2(unit.physicalBlockBytes / sectorSizeBytes); // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT
   data[14] = 0x80 | 0x40; // LBPME, LBPRZ: thin, and unmapped blocks read as zeros
   task.parameterData(data, cdb.readUInt32BE(10));
 }

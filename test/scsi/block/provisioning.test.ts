@@ -1,8 +1,11 @@
 import t from 'tap';
 import { WeftError } from '../../../daemon/base/errors.ts';
 import { GiB, KiB, MiB, sectorSizeBytes } from '../../../daemon/base/limits.ts';
+import { DeviceServer } from '../../../daemon/scsi/device-server.ts';
 import { maxUnmapBlocks, maxUnmapDescriptors, maxWriteSameBlocks } from '../../../daemon/scsi/limits.ts';
-import { bench, cdb10, cdb16, outcome, pattern } from '../initiator.ts';
+import { LogicalUnit } from '../../../daemon/scsi/logical-unit.ts';
+import { bench, cdb10, cdb16, Initiator, outcome, pattern, testUuid } from '../initiator.ts';
+import { MemoryDevice } from '../memory-device.ts';
 
 const endBlock = GiB / sectorSizeBytes;
 
@@ -234,6 +237,16 @@ t.test('GET LBA STATUS ends at the last block, and asks the device a bounded num
   const data = await large.first.data(cdb16(0x9e, 0x12, 0, 24));
   t.equal(data.readUInt32BE(16), 1024 * 32, '1024 allocation units');
 });
+
+t.test(
+  'READ CAPACITY(16) tells a physical block as large as the logical one when the unit has it so',
+  async (t) => {
+    const device = new MemoryDevice({ sizeBytes: GiB });
+    const unit = new LogicalUnit({ device, identity: { uuid: testUuid }, physicalBlockBytes: 512 });
+    const first = new Initiator(new DeviceServer({ units: new Map([[0, unit]]) }), 'a');
+    t.equal((await first.data(cdb16(0x9e, 0x10, 0, 32)))[13], 0);
+  },
+);
 
 t.test('READ CAPACITY tells size, block size, physical block and thin provisioning', async (t) => {
   const { first } = bench();
