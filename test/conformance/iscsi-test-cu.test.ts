@@ -1,0 +1,119 @@
+/** The whole of iscsi-test-cu against weftd and, in the same run, against Debian's tgt. The table: docs/conformance.md. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { execa } from 'execa';
+import t from 'tap';
+import { declinedEntry } from './declined.ts';
+import { listTests, runTest, type TestOutcome, type TestSubject } from './iscsi-test-cu.ts';
+import { type SuiteTarget, startTgt, startWeft, type Urls } from './targets.ts';
+
+const results = resolve(import.meta.dirname, '../../build/test-results/iscsi-test-cu');
+/** Many tests wait most of their time. */
+const lanesPerTarget = 2;
+const suiteTestCount = 230;
+const wantedPasses = 200;
+
+interface TargetResult {
+  target: string;
+  version: string;
+  outcomes: Map<string, TestOutcome>;
+}
+
+/** Runs every test once, in as many lanes as the target has units. */
+async function runSuite(
+  target: SuiteTarget,
+  tests: readonly string[],
+  subjectOf: (name: string, lane: Urls) => Omit<TestSubject, 'outputs'>,
+): Promise<TargetResult> {
+  const outputs = join(results, target.name);
+  await mkdir(outputs, { recursive: true });
+  const waiting = [...tests];
+  const outcomes = new Map<string, TestOutcome>();
+  const runLane = async (urls: Urls): Promise<void> => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift())
+      outcomes.set(name, await runTest(name, { ...subjectOf(name, urls), outputs }));
+  };
+  await Promise.all(target.lanes.map(runLane));
+  return { target: target.name, version: target.version, outcomes };
+}
+
+function named(result: TargetResult, ...verdicts: TestOutcome['verdict'][]): TestOutcome[] {
+  return [...result.outcomes.values()].filter(({ verdict }) => verdicts.includes(verdict));
+}
+
+function count(result: TargetResult): Record<TestOutcome['verdict'], number> {
+  const counts = { pass: 0, partial: 0, skip: 0, fail: 0, unfinished: 0 };
+  for (const { verdict } of result.outcomes.values()) counts[verdict] += 1;
+  return counts;
+}
+
+/** answered-reset.c says what it is for. */
+async function buildAnsweredReset(directory: string): Promise<string> {
+  const library = join(directory, 'answered-reset.so');
+  const source = join(import.meta.dirname, 'answered-reset.c');
+  await execa('gcc', ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-o', library, source]);
+  return library;
+}
+
+const fileLimitMs = 300_000;
+t.setTimeout(fileLimitMs);
+
+t.test('the suite, against weftd and tgt', { timeout: fileLimitMs }, async (t) => {
+  await mkdir(results, { recursive: true });
+  const answeredReset = await buildAnsweredReset(t.testdir());
+  const tests = await listTests();
+  t.equal(tests.length, suiteTestCount, 'the suite is the one that is known here');
+
+  const weftTarget = await startWeft(lanesPerTarget);
+  t.teardown(() => weftTarget.stop());
+  const tgtTarget = await startTgt(lanesPerTarget);
+  t.teardown(() => tgtTarget.stop());
+  const preloadFor = (name: string): { preload?: string } =>
+    name === 'iSCSITMF.LUNResetSimpleAsync' ? { preload: answeredReset } : {};
+  const [weft, tgt] = await Promise.all([
+    runSuite(weftTarget, tests, (name, lane) => {
+      const special: Record<string, Urls> = {
+        'ReadOnly.ReadOnlySBC': weftTarget.readOnly,
+        // With several blocks in a physical one it asks for block 9 and wants an answer about 16 (docs/conformance.md).
+        'GetLBAStatus.UnmapSingle': weftTarget.smallBlocks,
+      };
+      return { urls: special[name] ?? lane, ...preloadFor(name) };
+    }),
+    runSuite(tgtTarget, tests, (name, urls) => ({ urls, ...preloadFor(name) })),
+  ]);
+
+  const { stdout: suite } = await execa('dpkg-query', ['-W', 'libiscsi-bin']);
+  const table = [weft, tgt].map(({ target, version, outcomes }) => {
+    return { target, version, tests: [...outcomes.values()] };
+  });
+  const document = { date: new Date().toISOString(), suite: suite.replace('\t', ' '), results: table };
+  await writeFile(join(results, 'results.json'), `${JSON.stringify(document, null, 1)}\n`);
+  t.comment(`weft ${JSON.stringify(count(weft))}`);
+  t.comment(`tgt ${JSON.stringify(count(tgt))}`);
+  for (const { name, reasons } of named(tgt, 'fail', 'unfinished')) t.comment(`tgt: ${name}: ${reasons[0]}`);
+
+  t.same(named(weft, 'unfinished'), [], 'every test ended');
+  t.same(named(weft, 'fail'), [], 'no test failed');
+  t.ok(count(weft).pass >= wantedPasses, `at least ${wantedPasses} passed`);
+
+  await t.test('what was skipped is on the list, and what is on the list was skipped', async (t) => {
+    for (const { name, verdict, reasons } of weft.outcomes.values()) {
+      const expected = declinedEntry(name)?.verdict ?? 'pass';
+      if (verdict !== expected) t.fail(`${name}: ${verdict}, not ${expected}`, { reasons });
+    }
+    t.pass('looked at all');
+  });
+
+  await t.test('what passes with tgt passes with weft', async (t) => {
+    const behind = named(tgt, 'pass').filter(({ name }) => weft.outcomes.get(name)?.verdict !== 'pass');
+    t.same(
+      behind.map(({ name }) => name),
+      [],
+    );
+  });
+
+  await t.test('the multipath tests ran through two portals', async (t) => {
+    const multipath = named(weft, 'pass').filter(({ name }) => name.startsWith('MultipathIO.'));
+    t.equal(multipath.length, 4);
+  });
+});
