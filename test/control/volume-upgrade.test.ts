@@ -21,7 +21,8 @@ const version1 =
 /** As this version writes it; sealed with `oldKey`. */
 const version2 =
   '{"schemaVersion":2,"id":"5c5b2a0e-5f0e-4b57-9d0a-111111111111","volumeKey":7,"name":"db","container":"default",' +
-  '"sizeBytes":1073741824,"durability":"flush","chunkSizeBytes":16384,"physicalBlockBytes":4096,"chap":{"user":"weft-0a0b0c0d0e0f",' +
+  '"sizeBytes":1073741824,"durability":"flush","chunkSizeBytes":16384,"physicalBlockBytes":4096,' +
+  '"chap":{"user":"weft-0a0b0c0d0e0f",' +
   '"sealedSecret":"weft-sealed:1:72cd6e8422c407fb:ISEhISEhISEhISEh0dpOriy9E_wBTSbGiWSGkwAhE21orgEkP-mC_kQepAMPLMQ"},"mutualChap":{"user":"weft-target","sealedSecret":"weft-sealed:1:72cd6e8422c407fb:IiIiIiIiIiIiIiIinHMwwKrLJIp7TxSjE9NblY8JD9u_-v5SEM0O7pDk3S4QJoAW"},' +
   '"allowedInitiators":["iqn.2026-11.io.weft.host:*"],"labels":{"fs":"ext4"},"group":null,"filesystem":null,' +
   '"state":"online","createdAt":"2026-11-01T00:00:00.000Z","createdBy":"admin","removedAt":null,"purgeAt":null,' +
