@@ -208,7 +208,8 @@ export class Portal {
       maxLoginsPerSource = defaultMaxLoginsPerSource,
     } = this.environment;
     if (this.connections.size >= maxConnections) return 'too many connections';
-    if (this.connections.size < Math.min(maxConnectionsPerSource, maxLoginsPerSource)) return null;
+    const lowest = Math.min(maxConnectionsPerSource, maxLogins, maxLoginsPerSource);
+    if (this.connections.size < lowest) return null;
     const count = { logins: 0, ofSource: 0, loginsOfSource: 0 };
     for (const { isLoggedIn, source: other } of this.connections) {
       if (!isLoggedIn) count.logins += 1;

@@ -124,10 +124,9 @@ export class SessionTable {
   }
 
   private isCrowded({ initiatorName, target }: LoginResult): boolean {
+    if (target === null) return false;
     let count = 0;
-    for (const { identity } of this.entries.keys()) {
-      if (identity.initiatorName === initiatorName && identity.target?.iqn === target?.iqn) count += 1;
-    }
+    for (const { identity } of this.of(target.iqn)) if (identity.initiatorName === initiatorName) count += 1;
     return count >= maxSessionsPerInitiator;
   }
 

@@ -187,3 +187,32 @@ t.test('an outbox that is disposed of releases what it held, once', async (t) =>
   for (const sent of sents) sent();
   t.equal(released, 3);
 });
+
+t.test(
+  'readers share one slab: each goes on where it was, whatever the others were fed in between',
+  async (t) => {
+    const readers = [plain, { ...plain, headerDigest: true, dataDigest: true }, plain].map(
+      (settings, index) => {
+        const sink = new Collector(index === 2);
+        const pdus = Array.from({ length: 40 }, (_, n) => randomBytes(n % 5 === 0 ? 20_000 : n * 300));
+        const bytes = Buffer.concat(pdus.map((data, tag) => pduOf(tag, data, settings)));
+        const expected = pdus.map((data, tag) => `${tag}:${data.length}:${crc32c(data)}`);
+        return { sink, reader: new PduReader(sink, settings), bytes, expected, at: 0 };
+      },
+    );
+    t.equal(readers[0]!.reader.room().buffer, readers[1]!.reader.room().buffer);
+    for (let turn = 0; readers.some(({ at, bytes }) => at < bytes.length); turn += 1) {
+      for (const [index, each] of readers.entries()) {
+        const room = each.reader.room();
+        const stepBytes = ((turn * 7919 + index * 104_729) % 9000) + 1;
+        const copied = each.bytes.copy(room, 0, each.at, each.at + stepBytes);
+        each.at += copied;
+        each.reader.filled(copied);
+      }
+    }
+    for (const { sink, expected, reader } of readers) {
+      t.same(sink.found, expected);
+      t.notOk(reader.isWithinPdu);
+    }
+  },
+);
