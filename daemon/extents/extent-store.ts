@@ -148,6 +148,28 @@ export class ExtentStore {
   }
 
   /**
+   * Makes chunks of `target`, from `firstChunk` on, those of `source` from `sourceChunk` on: both refer to them from now
+   * on, until one is stored anew. Durable and visible, all or none. Called and fails as `store`.
+   */
+  async share(
+    source: VolumeChunks,
+    sourceChunk: number,
+    target: VolumeChunks,
+    firstChunk: number,
+    count: number,
+  ): Promise<void> {
+    assert(!this.storing, 'store and share are called by one caller, one call at a time');
+    assert(source.chunkSizeBytes === target.chunkSizeBytes, 'chunks of one size are shared');
+    this.checkOpen();
+    this.storing = true;
+    try {
+      await this.turns.run('urgent', () => this.shareBatch(source, sourceChunk, target, firstChunk, count));
+    } finally {
+      this.storing = false;
+    }
+  }
+
+  /**
    * Removes all chunks of a volume, in steps: after a crash some may be left, and the call is repeated.
    * Nobody may read or store the volume meanwhile.
    */
@@ -239,6 +261,39 @@ export class ExtentStore {
       });
       this.map.applied(volumeKey, extentIndex, changes);
     }
+  }
+
+  private async shareBatch(
+    source: VolumeChunks,
+    sourceChunk: number,
+    target: VolumeChunks,
+    firstChunk: number,
+    count: number,
+  ): Promise<void> {
+    this.checkOpen();
+    const slotCount = chunksPerExtent(target);
+    const pages: { volumeKey: number; extentIndex: number; chunkIds: Float64Array }[] = [];
+    for (let at = firstChunk; at < firstChunk + count; ) {
+      const extentIndex = Math.floor(at / slotCount);
+      const end = Math.min(firstChunk + count, (extentIndex + 1) * slotCount);
+      const { chunkIds } = await this.extentChange(target, extentIndex);
+      let differs = false;
+      while (at < end) {
+        const from = sourceChunk + at - firstChunk;
+        const page = await this.map.page(source, Math.floor(from / slotCount));
+        const pageEnd = Math.min(end, at + slotCount - (from % slotCount));
+        for (let slot = from % slotCount; at < pageEnd; at++, slot++) {
+          const chunkId = page.chunkIds[slot]!;
+          differs ||= chunkIds[at % slotCount] !== chunkId;
+          chunkIds[at % slotCount] = chunkId;
+        }
+      }
+      if (differs) pages.push({ volumeKey: target.volumeKey, extentIndex, chunkIds });
+    }
+    if (pages.length === 0) return;
+    await this.map.commit({ pages, addedChunks: [], movedChunks: [], deletedVolumes: [] }, []);
+    // Where the chunks lie is for the map store to say: what is cached of the source may have been compacted since.
+    for (const { volumeKey, extentIndex } of pages) this.map.removed(volumeKey, extentIndex);
   }
 
   /**

@@ -4,7 +4,8 @@
  * u64 below 2^53.
  *
  *   0   4  magic "WFJB"
- *   4   4  u32 version, 1; the first 48 bytes stay as they are in every version
+ *   4   4  u32 version: the lowest that knows all its records, so that an older weftd reads what it can and refuses
+ *          the rest; the first 48 bytes stay as they are in every version
  *   8   4  u32 crc32c of the header (all `headerBytes`, padding included) with this field 0
  *  12   4  u32 header length in bytes, a multiple of 4096
  *  16  16  incarnation of the file
@@ -17,9 +18,10 @@
  *  64      records, one after another; then zeros
  *
  * A record:
- *   0   1  u8 kind: 1 write, 2 zero (the range reads as zeros from here on)
+ *   0   1  u8 kind: 1 write, 2 zero (the range reads as zeros from here on), 3 stored (from version 2: from here on the
+ *          range reads as the extent store has it; what earlier records say of it is void)
  *   1   3  zeros
- *   4   4  u32 payload: where it starts, in 4 KiB blocks from the batch's first byte; 0 for zero
+ *   4   4  u32 payload: where it starts, in 4 KiB blocks from the batch's first byte; 0 without one
  *   8   8  u53 volume key
  *  16   8  u53 offset in the volume in bytes, a multiple of 4096
  *  24   8  u53 length in bytes, a multiple of 4096
@@ -33,12 +35,16 @@ import { WeftError } from '../base/errors.ts';
 import { blockSizeBytes, maxTransferBytes } from '../base/limits.ts';
 import { incarnationBytes, readUInt53, writeUInt53 } from './journal-file.ts';
 
-export const journalBatchVersion = 1;
+export const journalBatchVersion = 2;
 const magicNumber = 0x424a4657; // "WFJB" read as a little-endian u32
 const fixedBytes = 64;
 const recordBytes = 48;
 const crcOffset = 8;
-const kindCodes = { write: 1, zero: 2 } as const;
+const kindCodes = { write: 1, zero: 2, stored: 3 } as const;
+/** The first version that knows a kind. */
+const kindVersions = { write: 1, zero: 1, stored: 2 } as const;
+
+export type RecordKind = keyof typeof kindCodes;
 
 /** Records in one batch: with the header they stay below the 1024 pieces one writev takes (IOV_MAX). */
 export const maxBatchRecords = 1000;
@@ -48,13 +54,13 @@ export const maxBatchHeaderBytes = batchHeaderBytes(maxBatchRecords, maxBatchBlo
 
 /** What is appended. Offsets and lengths in bytes, multiples of the block (4 KiB). */
 export interface JournalRecord {
-  kind: 'write' | 'zero';
+  kind: RecordKind;
   volumeKey: number;
   offsetBytes: number;
   lengthBytes: number;
   epoch: number;
   sequence: number;
-  /** `lengthBytes` long; null for zero. */
+  /** `lengthBytes` long for a write; else null. */
   data: Buffer | null;
 }
 
@@ -65,16 +71,16 @@ export interface BatchIdentity {
 
 /** A record as read back: where things are, instead of the data. */
 export interface DecodedRecord {
-  kind: 'write' | 'zero';
+  kind: RecordKind;
   volumeKey: number;
   offsetBytes: number;
   lengthBytes: number;
   epoch: number;
   sequence: number;
-  /** From the batch's first byte, in bytes: of the record's header, and of its payload (0 for zero). */
+  /** From the batch's first byte, in bytes: of the record's header, and of its payload (0 without one). */
   headerOffsetBytes: number;
   payloadOffsetBytes: number;
-  /** One crc32c for each block of a write; empty for zero. */
+  /** One crc32c for each block of a write; else empty. */
   checksums: Uint32Array;
 }
 
@@ -103,7 +109,7 @@ export function checksumBlocks(data: Buffer, checksums: Uint32Array, at: number)
 
 /**
  * Writes the header into `target`, which is as long as `batchHeaderBytes` says. `checksums` holds those of all the
- * writes, in order. Returns where in the header each record starts, for addresses of zero records.
+ * writes, in order. Returns where in the header each record starts, for addresses of records without payload.
  */
 export function encodeBatchHeader(
   target: Buffer,
@@ -116,11 +122,13 @@ export function encodeBatchHeader(
   let payload = target.length;
   let next = 0;
   let at = fixedBytes;
+  let version: number = kindVersions.write;
   const starts: number[] = [];
   for (const record of records) {
     const write = record.kind === 'write';
     starts.push(at);
-    target.writeUInt32LE(write ? kindCodes.write : kindCodes.zero, at);
+    version = Math.max(version, kindVersions[record.kind]);
+    target.writeUInt32LE(kindCodes[record.kind], at);
     target.writeUInt32LE(write ? payload / blockSizeBytes : 0, at + 4);
     writeUInt53(target, record.volumeKey, at + 8);
     writeUInt53(target, record.offsetBytes, at + 16);
@@ -138,7 +146,7 @@ export function encodeBatchHeader(
   assert(at <= target.length, 'the header has room for its records');
   target.fill(0, at);
   target.writeUInt32LE(magicNumber, 0);
-  target.writeUInt32LE(journalBatchVersion, 4);
+  target.writeUInt32LE(version, 4);
   target.writeUInt32LE(0, crcOffset);
   target.writeUInt32LE(target.length, 12);
   identity.incarnation.copy(target, 16, 0, incarnationBytes);
@@ -204,7 +212,7 @@ export function decodeBatchHeader(
     );
   }
   const totalBytes = header.readUInt32LE(56);
-  const records = decodeRecords(header, totalBytes);
+  const records = decodeRecords(header, version, totalBytes);
   if (records === null || totalBytes > bytes.length - offset)
     throw corrupt('the batch header contradicts itself');
   return {
@@ -217,17 +225,17 @@ export function decodeBatchHeader(
 }
 
 /** The records of a header whose checksum holds, or null when they do not fit into the batch. */
-function decodeRecords(header: Buffer, totalBytes: number): DecodedRecord[] | null {
+function decodeRecords(header: Buffer, version: number, totalBytes: number): DecodedRecord[] | null {
   const records: DecodedRecord[] = [];
   const count = header.readUInt32LE(60);
   let payload = header.length;
   let at = fixedBytes;
   for (let index = 0; index < count; index += 1) {
     if (at + recordBytes > header.length) return null;
-    const kind = header.readUInt32LE(at);
+    const kind = kindOf(header.readUInt32LE(at), version);
     const lengthBytes = readUInt53(header, at + 24);
-    const write = kind === kindCodes.write;
-    if ((!write && kind !== kindCodes.zero) || lengthBytes % blockSizeBytes !== 0) return null;
+    const write = kind === 'write';
+    if (kind === null || lengthBytes % blockSizeBytes !== 0) return null;
     const blocks = write ? lengthBytes / blockSizeBytes : 0;
     const start = at;
     at += recordBytes + blocks * 4;
@@ -240,7 +248,7 @@ function decodeRecords(header: Buffer, totalBytes: number): DecodedRecord[] | nu
     if (payloadOffsetBytes !== (write ? payload : 0)) return null;
     payload += blocks * blockSizeBytes;
     records.push({
-      kind: write ? 'write' : 'zero',
+      kind,
       volumeKey: readUInt53(header, start + 8),
       offsetBytes: readUInt53(header, start + 16),
       lengthBytes,
@@ -252,4 +260,12 @@ function decodeRecords(header: Buffer, totalBytes: number): DecodedRecord[] | nu
     });
   }
   return payload === totalBytes ? records : null;
+}
+
+/** Null when no batch of the version has such a record. */
+function kindOf(code: number, version: number): RecordKind | null {
+  for (const kind of ['write', 'zero', 'stored'] as const) {
+    if (kindCodes[kind] === code) return kindVersions[kind] <= version ? kind : null;
+  }
+  return null;
 }

@@ -66,13 +66,14 @@ export class BatchWriter {
       const count = lengthBytes / blockSizeBytes;
       if (kind === 'write') {
         this.#index.write(volumeKey, firstBlock, count, payload, this.#checksums, checksum);
-        file.records.add(true, volumeKey, offsetBytes, lengthBytes, payload);
+        file.records.add(kind, volumeKey, offsetBytes, lengthBytes, payload);
         payload += lengthBytes;
         checksum += count;
       } else {
         const address = base + starts[at]!;
-        this.#index.zero(volumeKey, firstBlock, count, address);
-        file.records.add(false, volumeKey, offsetBytes, lengthBytes, address);
+        if (kind === 'zero') this.#index.zero(volumeKey, firstBlock, count, address);
+        else this.#index.stored(volumeKey, firstBlock, count);
+        file.records.add(kind, volumeKey, offsetBytes, lengthBytes, address);
       }
     }
   }
@@ -106,8 +107,8 @@ export function assertFits(record: JournalRecord, fileSizeBytes: number): void {
     'records are whole blocks',
   );
   assert(lengthBytes > 0, 'a record covers something');
-  if (kind === 'zero') {
-    assert(data === null, 'zeros have no data');
+  if (kind !== 'write') {
+    assert(data === null, 'only writes have data');
     return;
   }
   assert(data !== null && data.length === lengthBytes, 'a write has its data');

@@ -75,6 +75,22 @@ export class BlockIndex {
     this.#zeroBlocks(volume, endExtent * extentBlocks, end, address);
   }
 
+  /** The extent store has the range as it is from now on: forgets all that is known of it. */
+  stored(volumeKey: number, firstBlock: number, count: number): void {
+    const volume = this.#volumes.get(volumeKey);
+    if (!volume) return;
+    const end = firstBlock + count;
+    const firstExtent = Math.floor(firstBlock / extentBlocks);
+    const endExtent = Math.ceil(end / extentBlocks);
+    for (let extent = firstExtent; extent < endExtent; extent += 1) {
+      const whole = extent * extentBlocks >= firstBlock && (extent + 1) * extentBlocks <= end;
+      if (whole) volume.zeroExtents.delete(extent);
+      else this.#expandZeroExtent(volume, extent);
+    }
+    this.#forget(volume, firstBlock, end);
+    if (volume.blocks.count === 0 && volume.zeroExtents.size === 0) this.#volumes.delete(volumeKey);
+  }
+
   /** The range, cut into runs in order. What they say holds until the index changes: read in the same tick. */
   runs(volumeKey: number, firstBlock: number, count: number): BlockRun[] {
     const volume = this.#volumes.get(volumeKey);

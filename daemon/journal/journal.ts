@@ -186,6 +186,37 @@ export class Journal {
     this.#pumpSoon();
   }
 
+  /**
+   * Appends that the extent store has a range as it is from here on: what was appended before is void in it, in the
+   * index when this calls back, and at every replay. It does not wait for room in a full journal, since the drain
+   * waits for it. Errors as `append`.
+   */
+  appendStored(
+    range: { volumeKey: number; offsetBytes: number; lengthBytes: number },
+    order: { epoch: number; sequence: number },
+    done: AppendDone,
+  ): void {
+    const { volumeKey, offsetBytes, lengthBytes } = range;
+    const { epoch, sequence } = order;
+    const record: JournalRecord = {
+      kind: 'stored',
+      volumeKey,
+      offsetBytes,
+      lengthBytes,
+      epoch,
+      sequence,
+      data: null,
+    };
+    assertFits(record, this.#fileSizeBytes);
+    const refusal = this.#failed ?? (this.#closing ? shuttingDown() : null);
+    if (refusal) {
+      queueMicrotask(() => done(refusal));
+      return;
+    }
+    this.#queue.unshift({ record, durable: false, urgent: true, done });
+    this.#pumpSoon();
+  }
+
   #pumpSoon(): void {
     // What one received buffer brings arrives in one tick, and goes into one batch.
     if (this.#pumpScheduled || this.#writing) return;

@@ -1,15 +1,17 @@
 /** The records of one journal file, kept for the drain: 40 bytes each, in one growing array. */
+import type { RecordKind } from '../format/journal-batch.ts';
 
 export interface RecordMeta {
-  kind: 'write' | 'zero';
+  kind: RecordKind;
   volumeKey: number;
   offsetBytes: number;
   lengthBytes: number;
-  /** As in the block index: of the payload, or of the record header for zeros. */
+  /** As in the block index: of the payload, or of the record header where there is none. */
   address: number;
 }
 
 const fields = 5;
+const kinds = ['write', 'zero', 'stored'] as const;
 const firstRecords = 64;
 
 export class RecordList {
@@ -20,14 +22,14 @@ export class RecordList {
     return this.#count;
   }
 
-  add(write: boolean, volumeKey: number, offsetBytes: number, lengthBytes: number, address: number): void {
+  add(kind: RecordKind, volumeKey: number, offsetBytes: number, lengthBytes: number, address: number): void {
     const at = this.#count * fields;
     if (at === this.#values.length) {
       const larger = new Float64Array(this.#values.length * 2);
       larger.set(this.#values);
       this.#values = larger;
     }
-    this.#values[at] = write ? 1 : 0;
+    this.#values[at] = kinds.indexOf(kind);
     this.#values[at + 1] = volumeKey;
     this.#values[at + 2] = offsetBytes;
     this.#values[at + 3] = lengthBytes;
@@ -38,7 +40,7 @@ export class RecordList {
   at(index: number): RecordMeta {
     const at = index * fields;
     return {
-      kind: this.#values[at] === 1 ? 'write' : 'zero',
+      kind: kinds[this.#values[at]!]!,
       volumeKey: this.#values[at + 1]!,
       offsetBytes: this.#values[at + 2]!,
       lengthBytes: this.#values[at + 3]!,

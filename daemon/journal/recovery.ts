@@ -210,13 +210,15 @@ class Recovery {
     for (const record of batch.records) {
       if (!this.#env.keepVolume(record.volumeKey)) continue;
       const { volumeKey, offsetBytes, lengthBytes, checksums } = record;
-      const write = record.kind === 'write';
+      const { kind } = record;
+      const write = kind === 'write';
       const address = start + (write ? record.payloadOffsetBytes : record.headerOffsetBytes);
       const firstBlock = offsetBytes / blockSizeBytes;
       const count = lengthBytes / blockSizeBytes;
       if (write) this.#env.index.write(volumeKey, firstBlock, count, address, checksums, 0);
-      else this.#env.index.zero(volumeKey, firstBlock, count, address);
-      file.records.add(write, volumeKey, offsetBytes, lengthBytes, address);
+      else if (kind === 'zero') this.#env.index.zero(volumeKey, firstBlock, count, address);
+      else this.#env.index.stored(volumeKey, firstBlock, count);
+      file.records.add(kind, volumeKey, offsetBytes, lengthBytes, address);
     }
     file.endBytes += batch.totalBytes;
     file.lastBatch = batch.batchNumber;

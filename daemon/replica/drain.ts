@@ -5,14 +5,17 @@
  * changed chunks, and only when that is durable drop the index entries that are still what was stored. The order is
  * the promise: segment durable -> map durable -> index entry dropped -> file released.
  *
+ * It works in turns, a batch each: what is read is stored before anybody else may put something else under the journal.
+ *
  * States: idle -> running (pressure, or nothing written for a while) -> idle; running -> waiting (an error: the store
  * is full, a disk fails) -> running. Nothing is lost in any of them: the journal keeps what is not stored.
  */
 import { assert } from '../base/assert.ts';
-import { asWeftError } from '../base/errors.ts';
+import { asWeftError, type WeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
 import type { ExtentStore } from '../extents/extent-store.ts';
+import { WriteTurns } from '../extents/write-turns.ts';
 import type { BlockRun, Journal } from '../journal/journal.ts';
 import { type ExtentWork, setDamagedAside } from './damage.ts';
 import type { Done } from './replica.ts';
@@ -51,11 +54,13 @@ export interface DrainEnv {
 export class Drain {
   readonly #env: DrainEnv;
   #running: Promise<void> | null = null;
-  /** The batch being stored now. */
-  #batch: Promise<void> = Promise.resolve();
+  /** Whose turn it is to take from the index and put into the extent store: a batch of the drain, or a copy. */
+  readonly #turns = new WriteTurns();
   #idleTimer: Timer | null = null;
   #retryTimer: Timer | null = null;
   #writtenSinceIdle = false;
+  /** The run met damage: it may have put as much into the journal as it took out of it. */
+  #metDamage = false;
   #closed = false;
   /** One room for the chunks of a batch, reused: fresh memory of this size costs more than filling it. */
   #room: Buffer | null = null;
@@ -85,9 +90,40 @@ export class Drain {
     await this.#run(0);
   }
 
-  /** Resolves when no batch that began before is being stored. */
-  settled(): Promise<void> {
-    return this.#batch.catch(() => {});
+  /**
+   * Carries `work` out between two batches. Until it has ended, nothing the journal knows is stored, and nobody else has
+   * a turn: what it reads of the index can be relied upon, but for what is appended meanwhile.
+   */
+  turn<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#turns.run('urgent', work);
+  }
+
+  /**
+   * Within a turn: stores what the journal has of these chunks, so that the extent store has them as they were in this
+   * tick, or newer. Errors: CORRUPT and others of reading; then some of it may be stored.
+   */
+  async storeChunks(
+    volumeKey: number,
+    chunkSizeBytes: number,
+    firstChunk: number,
+    count: number,
+  ): Promise<void> {
+    const firstByte = firstChunk * chunkSizeBytes;
+    const endByte = firstByte + count * chunkSizeBytes;
+    let works: ExtentWork[] = [];
+    this.#roomUsed = 0;
+    for (let at = firstByte; at < endByte; ) {
+      const end = Math.min(endByte, at - (at % extentSizeBytes) + extentSizeBytes);
+      const range = { firstBlock: at / blockSizeBytes, count: (end - at) / blockSizeBytes };
+      const { work, damage } = await this.#readRange(volumeKey, chunkSizeBytes, range);
+      if (damage !== null) throw damage;
+      if (work !== null) works.push(work);
+      at = end;
+      if (this.#roomUsed < batchBytes && at < endByte) continue;
+      await this.#store(works);
+      works = [];
+      this.#roomUsed = 0;
+    }
   }
 
   /** Starts nothing new, and resolves when the batch in hand is stored. */
@@ -125,6 +161,14 @@ export class Drain {
 
   #start(untilFraction: number): void {
     if (this.#closed || this.#running !== null) return;
+    const { usedBytes } = this.#env.journal;
+    const later = (): void => {
+      if (this.#closed) return;
+      this.#retryTimer = this.#env.clock.after(retryAfterMs, () => {
+        this.#retryTimer = null;
+        this.#start(untilFraction);
+      });
+    };
     const retry = (error: unknown): void => {
       const failure = asWeftError(error);
       this.#env.log.warn(
@@ -133,18 +177,20 @@ export class Drain {
       );
       // Writers behind a full journal hear of it rather than wait for what may never come.
       this.#env.journal.refuseWaiting(failure);
-      if (this.#closed) return;
-      this.#retryTimer = this.#env.clock.after(retryAfterMs, () => {
-        this.#retryTimer = null;
-        this.#start(untilFraction);
-      });
+      later();
     };
-    // What was sealed while the run ended has told nobody else.
-    this.#run(untilFraction).then(() => this.noticePressure(), retry);
+    const ended = (): void => {
+      // Blocks of damaged chunks go round in the journal until somebody writes those chunks over: not without a pause.
+      if (this.#metDamage && this.#env.journal.usedBytes >= usedBytes) later();
+      // What was sealed while the run ended has told nobody else.
+      else this.noticePressure();
+    };
+    this.#run(untilFraction).then(ended, retry);
   }
 
   #run(untilFraction: number): Promise<void> {
     assert(this.#running === null, 'one drain at a time');
+    this.#metDamage = false;
     const run = this.#drainFiles(untilFraction)
       .catch((error) => {
         throw asWeftError(error);
@@ -160,11 +206,11 @@ export class Drain {
 
   async #drainFiles(untilFraction: number): Promise<void> {
     const { journal } = this.#env;
-    // What is sealed later belongs to a later run: a drain of everything ends although writes go on.
+    // What is sealed later belongs to a later run: a drain ends although writes go on, or damage keeps coming back.
     const lastFile = journal.sealedFiles().at(-1)?.fileNumber ?? 0;
     while (!this.#closed && (untilFraction === 0 || this.#usedFraction() > untilFraction)) {
       const file = journal.sealedFiles()[0];
-      if (file === undefined || (untilFraction === 0 && file.fileNumber > lastFile)) return;
+      if (file === undefined || file.fileNumber > lastFile) return;
       await this.#drainFile(file.fileNumber);
       if (this.#closed) return;
       await journal.release(file.fileNumber);
@@ -172,21 +218,30 @@ export class Drain {
   }
 
   async #drainFile(fileNumber: number): Promise<void> {
-    let works: ExtentWork[] = [];
+    const extents = this.#extentsOf(fileNumber);
+    for (let next = 0; next < extents.length && !this.#closed; ) {
+      await this.turn(async () => {
+        next = await this.#drainBatch(extents, next);
+      });
+    }
+  }
+
+  /** As many of the extents from `first` on as make a batch. Returns the index of the one after them. */
+  async #drainBatch(extents: readonly [number, number][], first: number): Promise<number> {
+    const works: ExtentWork[] = [];
     this.#roomUsed = 0;
-    for (const [volumeKey, extentIndex] of this.#extentsOf(fileNumber)) {
-      if (this.#closed) return;
+    let next = first;
+    while (next < extents.length && this.#roomUsed < batchBytes) {
+      if (this.#closed) return next;
+      const [volumeKey, extentIndex] = extents[next]!;
+      next += 1;
       const chunkSizeBytes = this.#env.chunkSizeOf(volumeKey);
       if (chunkSizeBytes === null) continue;
       const work = await this.#readExtent(volumeKey, chunkSizeBytes, extentIndex);
       if (work !== null) works.push(work);
-      if (this.#roomUsed >= batchBytes) {
-        await this.#store(works);
-        works = [];
-        this.#roomUsed = 0;
-      }
     }
     await this.#store(works);
+    return next;
   }
 
   /** The extents of which the index still refers to this file, in order. */
@@ -196,6 +251,7 @@ export class Drain {
     assert(file !== undefined, 'the file is sealed');
     const extents = new Map<number, Set<number>>();
     for (const record of file.records) {
+      if (record.kind === 'stored') continue;
       const firstBlock = record.offsetBytes / blockSizeBytes;
       for (const run of journal.index.runs(
         record.volumeKey,
@@ -220,16 +276,31 @@ export class Drain {
     chunkSizeBytes: number,
     extentIndex: number,
   ): Promise<ExtentWork | null> {
+    const range = { firstBlock: extentIndex * extentBlocks, count: extentBlocks };
+    const { work, damage } = await this.#readRange(volumeKey, chunkSizeBytes, range);
+    if (work === null || damage === null) return work;
+    this.#metDamage = true;
+    return setDamagedAside(this.#env, work, chunkSizeBytes);
+  }
+
+  /**
+   * Reads the chunks of a range, whole ones of one extent, that the journal changed. `damage`: part of them could not be
+   * read. Other errors are thrown.
+   */
+  async #readRange(
+    volumeKey: number,
+    chunkSizeBytes: number,
+    { firstBlock, count }: { firstBlock: number; count: number },
+  ): Promise<{ work: ExtentWork | null; damage: WeftError | null }> {
     // What is mapped must be known before the index is looked at: nothing may come between that and the reads.
-    const holeOnly = await this.#isHole(volumeKey, chunkSizeBytes, extentIndex);
-    const firstBlock = extentIndex * extentBlocks;
+    const holeOnly = await this.#isHole(volumeKey, chunkSizeBytes, Math.floor(firstBlock / extentBlocks));
     const runs = this.#env.journal.index
-      .runs(volumeKey, firstBlock, extentBlocks)
+      .runs(volumeKey, firstBlock, count)
       .filter((run) => run.kind !== 'below');
-    if (runs.length === 0) return null;
-    const chunks = changedChunks(runs, firstBlock, chunkSizeBytes);
+    if (runs.length === 0) return { work: null, damage: null };
+    const chunks = changedChunks(runs, firstBlock, count, chunkSizeBytes);
     const work: ExtentWork = { volumeKey, updates: [], runs };
-    const firstChunk = (extentIndex * extentSizeBytes) / chunkSizeBytes;
+    const firstChunk = (firstBlock * blockSizeBytes) / chunkSizeBytes;
     const reads: Promise<void>[] = [];
     for (let chunk = 0; chunk < chunks.length; ) {
       const kind = chunks[chunk];
@@ -247,12 +318,12 @@ export class Drain {
     if (work.updates.length === 0) {
       // Zeros over a hole, which is durable already. A host may unmap millions of such extents: none is kept for later.
       for (const run of runs) this.#env.journal.index.remove(volumeKey, run);
-      return null;
+      return { work: null, damage: null };
     }
     const failed = (await Promise.allSettled(reads)).find((result) => result.status === 'rejected');
-    if (failed === undefined) return work;
-    if (asWeftError(failed.reason).code !== 'CORRUPT') throw failed.reason;
-    return setDamagedAside(this.#env, work, chunkSizeBytes);
+    const damage = failed === undefined ? null : asWeftError(failed.reason);
+    if (damage !== null && damage.code !== 'CORRUPT') throw damage;
+    return { work, damage };
   }
 
   #readChunks(work: ExtentWork, chunkSizeBytes: number, firstChunk: number, count: number): Promise<void> {
@@ -284,11 +355,6 @@ export class Drain {
 
   async #store(works: readonly ExtentWork[]): Promise<void> {
     if (works.length === 0) return;
-    this.#batch = this.#storeNow(works);
-    await this.#batch;
-  }
-
-  async #storeNow(works: readonly ExtentWork[]): Promise<void> {
     const kept = works.filter((work) => this.#env.chunkSizeOf(work.volumeKey) !== null);
     await this.#env.extents.store(kept.flatMap((work) => work.updates));
     for (const work of kept) {
@@ -297,14 +363,15 @@ export class Drain {
   }
 }
 
-/** What the journal makes of each chunk of an extent: nothing, all zeros, or new data. */
+/** What the journal makes of each chunk of a range: nothing, all zeros, or new data. */
 function changedChunks(
   runs: readonly BlockRun[],
   firstBlock: number,
+  count: number,
   chunkSizeBytes: number,
 ): ('same' | 'zero' | 'data')[] {
   const chunkBlocks = chunkSizeBytes / blockSizeBytes;
-  const zeroBlocks = new Uint16Array(extentBlocks / chunkBlocks);
+  const zeroBlocks = new Uint16Array(count / chunkBlocks);
   const touched = new Uint8Array(zeroBlocks.length);
   for (const run of runs) {
     for (let block = run.block - firstBlock; block < run.block - firstBlock + run.count; block++) {

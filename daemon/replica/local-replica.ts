@@ -11,6 +11,7 @@ import type { Store } from '../env/store.ts';
 import { ExtentStore } from '../extents/extent-store.ts';
 import type { MapStore } from '../extents/map-store.ts';
 import { type BlockRun, Journal } from '../journal/journal.ts';
+import { copyRange, verifyRange } from './chunk-sharing.ts';
 import { Drain } from './drain.ts';
 import { drainCostBytes } from './drain-cost.ts';
 import type { Done, Replica, VolumeIdentity, WriteOrder } from './replica.ts';
@@ -113,7 +114,8 @@ export class LocalReplica implements Replica {
   async destroy(volumeKey: number): Promise<void> {
     this.#chunkSizes.delete(volumeKey);
     this.#journal.dropVolume(volumeKey);
-    await this.#drain.settled();
+    // Whoever has the turn now may still store something of it.
+    await this.#drain.turn(async () => {});
     await this.#extents.deleteVolume(volumeKey);
     this.#compact();
   }
@@ -163,6 +165,48 @@ export class LocalReplica implements Replica {
       durable,
       done,
     );
+  }
+
+  prepareCopy(source: VolumeIdentity, offsetBytes: number, lengthBytes: number, done: Done): void {
+    const { chunkSizeBytes, volumeKey } = source;
+    const [firstChunk, count] = [offsetBytes / chunkSizeBytes, lengthBytes / chunkSizeBytes];
+    const prepare = async (): Promise<void> => {
+      this.#throwIfGone(source);
+      await verifyRange(this, source, offsetBytes, lengthBytes);
+      await this.#drain.turn(async () => {
+        this.#throwIfGone(source);
+        await this.#drain.storeChunks(volumeKey, chunkSizeBytes, firstChunk, count);
+      });
+    };
+    settle(prepare(), done);
+  }
+
+  copy(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    lengthBytes: number,
+    source: VolumeIdentity,
+    sourceOffsetBytes: number,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void {
+    const copy = async (): Promise<void> => {
+      const refusal = this.#space.admitShared(lengthBytes / volume.chunkSizeBytes);
+      if (refusal !== null) throw refusal;
+      await this.#drain.turn(async () => {
+        for (const each of [volume, source]) this.#throwIfGone(each);
+        const env = { journal: this.#journal, extents: this.#extents, drain: this.#drain };
+        await copyRange(env, { volume, offsetBytes, lengthBytes, source, sourceOffsetBytes, order });
+      });
+      this.#drain.noticeWrite();
+      // The extent map is durable by now; what says that it counts may be in the operating system's hands only.
+      if (durable)
+        await new Promise<void>((resolve, reject) =>
+          this.flush((error) => (error ? reject(error) : resolve())),
+        );
+    };
+    settle(copy(), done);
   }
 
   read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void {
@@ -253,6 +297,11 @@ export class LocalReplica implements Replica {
     return new WeftError('NOT_FOUND', `volume ${volume.volumeKey} is gone: log out of it`);
   }
 
+  #throwIfGone(volume: VolumeIdentity): void {
+    const refusal = this.#refusal(volume);
+    if (refusal !== null) throw refusal;
+  }
+
   #readRun(volume: VolumeIdentity, run: BlockRun, target: Buffer, done: Done): void {
     switch (run.kind) {
       case 'journal':
@@ -287,6 +336,13 @@ export class LocalReplica implements Replica {
         this.#compacting = null;
       });
   }
+}
+
+function settle(work: Promise<void>, done: Done): void {
+  work.then(
+    () => done(null),
+    (error) => done(asWeftError(error)),
+  );
 }
 
 /** `allocation` looks this far ahead, in bytes: GET LBA STATUS continues where an answer ends. */

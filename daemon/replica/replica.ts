@@ -38,6 +38,27 @@ export interface Replica {
     durable: boolean,
     done: Done,
   ): void;
+  /**
+   * Reads all that a copy of the range would take, and stores what of it is in the journal only: CORRUPT is told before
+   * a copy has changed anything, and the copy itself takes little time.
+   */
+  prepareCopy(source: VolumeIdentity, offsetBytes: number, lengthBytes: number, done: Done): void;
+  /**
+   * The range of `volume` becomes that of `source`, by sharing chunks: both ranges are whole chunks of the same size, and
+   * do not overlap. Each block is copied as it was when this was called, or as a later change made it. Changes of
+   * the range that are in flight together with it may be carried out before or after. After an error, each chunk is
+   * as before or copied.
+   */
+  copy(
+    volume: VolumeIdentity,
+    offsetBytes: number,
+    lengthBytes: number,
+    source: VolumeIdentity,
+    sourceOffsetBytes: number,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ): void;
   /** Never garbage: CORRUPT when a checksum fails. Unwritten space reads as zeros. */
   read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void;
   /** Whatever called back before is durable when this calls back. */

@@ -64,7 +64,15 @@ export class SpaceGuard {
   admit(offsetBytes: number, lengthBytes: number, chunkSizeBytes: number): WeftError | null {
     const firstChunk = Math.floor(offsetBytes / chunkSizeBytes);
     const endChunk = Math.ceil((offsetBytes + lengthBytes) / chunkSizeBytes);
-    const costBytes = chunksCostBytes(endChunk - firstChunk, chunkSizeBytes);
+    return this.#admit(chunksCostBytes(endChunk - firstChunk, chunkSizeBytes));
+  }
+
+  /** As `admit`, for chunks that are shared instead of stored: only the map grows. */
+  admitShared(chunks: number): WeftError | null {
+    return this.#admit(chunksCostBytes(chunks, 0));
+  }
+
+  #admit(costBytes: number): WeftError | null {
     const neededBytes = this.#drainCostBytes + this.#admittedBytes + costBytes + this.#reserveBytes;
     if (this.#timer === null) this.#askLater();
     if (neededBytes > this.#freeBytes) {

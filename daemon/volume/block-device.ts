@@ -26,5 +26,29 @@ export interface BlockDevice {
   ): void;
 }
 
+/** A device that can have ranges of another without moving their data (`copy.ts`). */
+export interface SharingDevice extends BlockDevice {
+  /** Whether `shareFrom` may be called with this source, allocation units being aligned alike. */
+  canShareFrom(source: BlockDevice): source is SharingDevice;
+  /** To be called before others share the range: tells CORRUPT, and lets `shareFrom` take little time. */
+  prepareShare(offsetBytes: number, lengthBytes: number, done: BlockDone): void;
+  /**
+   * The range becomes that of `source`; whole allocation units on both sides, not overlapping within one device. A change
+   * like `write`. After an error, each allocation unit is as before or copied.
+   */
+  shareFrom(
+    source: SharingDevice,
+    sourceOffsetBytes: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    fua: boolean,
+    done: BlockDone,
+  ): void;
+}
+
+export function isSharingDevice(device: BlockDevice): device is SharingDevice {
+  return 'shareFrom' in device;
+}
+
 /** The error is a WeftError (NO_SPACE, CORRUPT, IO_ERROR, FENCED, SHUTTING_DOWN, UNAVAILABLE). */
 export type BlockDone = (error: Error | null) => void;

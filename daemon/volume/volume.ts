@@ -10,7 +10,7 @@ import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import { blockSizeBytes, sectorSizeBytes, sliceSizeBytes } from '../base/limits.ts';
 import type { Replica, VolumeIdentity, WriteOrder } from '../replica/replica.ts';
-import type { BlockDevice, BlockDone } from './block-device.ts';
+import type { BlockDevice, BlockDone, SharingDevice } from './block-device.ts';
 
 export interface VolumeOptions {
   identity: VolumeIdentity;
@@ -21,7 +21,7 @@ export interface VolumeOptions {
   replica: Replica;
 }
 
-export class Volume implements BlockDevice {
+export class Volume implements SharingDevice {
   readonly durability: 'flush' | 'sync';
   readonly allocationUnitBytes: number;
   #sizeBytes: number;
@@ -102,6 +102,37 @@ export class Volume implements BlockDevice {
     } else {
       this.#changeAlone((end) => this.#zeroPartial(offsetBytes, lengthBytes, durable, end), done);
     }
+  }
+
+  canShareFrom(source: BlockDevice): source is Volume {
+    if (!(source instanceof Volume) || source.#replica !== this.#replica) return false;
+    return source.allocationUnitBytes === this.allocationUnitBytes;
+  }
+
+  prepareShare(offsetBytes: number, lengthBytes: number, done: BlockDone): void {
+    this.#check(offsetBytes, lengthBytes);
+    if (this.#closed) return refuse(done);
+    this.#replica.prepareCopy(this.#identity, offsetBytes, lengthBytes, done);
+  }
+
+  shareFrom(
+    source: SharingDevice,
+    sourceOffsetBytes: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    fua: boolean,
+    done: BlockDone,
+  ): void {
+    assert(this.canShareFrom(source), 'a source of the same replica');
+    this.#check(offsetBytes, lengthBytes);
+    source.#check(sourceOffsetBytes, lengthBytes);
+    if (this.#closed || source.#closed) return refuse(done);
+    const durable = fua || this.durability === 'sync';
+    const behindBytes = sourceOffsetBytes - offsetBytes;
+    this.#changeAlone(
+      (end) => this.#replicateCopy(offsetBytes, lengthBytes, source, behindBytes, durable, end),
+      done,
+    );
   }
 
   flush(done: BlockDone): void {
@@ -209,6 +240,26 @@ export class Volume implements BlockDevice {
       this.#replica.zero(this.#identity, at, end - at, this.#nextOrder(at), durable, whenAll);
       at = end;
     }
+  }
+
+  /** Slice by slice; the source of a block lies `behindBytes` behind it. */
+  #replicateCopy(
+    offsetBytes: number,
+    lengthBytes: number,
+    source: Volume,
+    behindBytes: number,
+    durable: boolean,
+    done: BlockDone,
+  ): void {
+    const insideBytes = Math.min(lengthBytes, sliceSizeBytes - (offsetBytes % sliceSizeBytes));
+    const order = this.#nextOrder(offsetBytes);
+    const from = offsetBytes + behindBytes;
+    const target = this.#identity;
+    this.#replica.copy(target, offsetBytes, insideBytes, source.#identity, from, order, durable, (error) => {
+      const leftBytes = lengthBytes - insideBytes;
+      if (error !== null || leftBytes === 0) done(error);
+      else this.#replicateCopy(offsetBytes + insideBytes, leftBytes, source, behindBytes, durable, done);
+    });
   }
 
   #nextOrder(offsetBytes: number): WriteOrder {

@@ -96,6 +96,39 @@ t.test('the bytes of a batch header stay what they are', async (t) => {
   });
 });
 
+t.test('the bytes of a batch that says a range is stored stay what they are, of version 2', async (t) => {
+  const stored: JournalRecord = {
+    kind: 'stored',
+    volumeKey: 2 ** 33 + 1,
+    offsetBytes: 2 ** 45 + 65536,
+    lengthBytes: 2 ** 26,
+    epoch: 5,
+    sequence: 8,
+    data: null,
+  };
+  const bytes = Buffer.alloc(batchHeaderBytes(1, 0), 0xff);
+  encodeBatchHeader(bytes, identity, 12, 11, [stored], new Uint32Array(0));
+  t.equal(
+    bytes.subarray(0, 112).toString('hex'),
+    '57464a420200000098f6e83600100000000102030405060708090a0b0c0d0e0f07000000000000000c00000000000000' +
+      '0b0000000000000000100000010000000300000000000000010000000200000000000100002000000000000400000000' +
+      '05000000000000000800000000000000',
+  );
+  t.equal(sha256(bytes), '1951ddf635481076261ef102d693df8c7c06207fc3d2e78047b1ed9a122f549b');
+  const { records } = decodeBatchHeader(bytes, 0, identity, 'f');
+  const { data, ...facts } = stored;
+  t.match(records, [{ ...facts, headerOffsetBytes: 64, payloadOffsetBytes: 0 }]);
+});
+
+t.test('a version 1 batch has no record of the later kind', async (t) => {
+  const { crc32c } = await import('@node-rs/crc32');
+  const bytes = encoded();
+  bytes.writeUInt32LE(3, 64 + 48 + 8);
+  bytes.writeUInt32LE(0, 8);
+  bytes.writeUInt32LE(crc32c(bytes.subarray(0, 4096)), 8);
+  t.throws(() => decodeBatchHeader(bytes, 0, identity, 'f'), corrupt);
+});
+
 t.test('every flipped bit of a header is noticed', async (t) => {
   const page = encodeJournalFileHeader(fileHeader);
   const bytes = encoded();
@@ -140,7 +173,7 @@ t.test('a newer format is refused as such, not as damage', async (t) => {
   page.writeUInt32LE(crc32c(page), 12);
   t.throws(() => decodeJournalFileHeader(page, 'f'), { code: 'FORMAT_TOO_NEW' });
   const bytes = encoded();
-  bytes.writeUInt32LE(2, 4);
+  bytes.writeUInt32LE(3, 4);
   bytes.writeUInt32LE(0, 8);
   bytes.writeUInt32LE(crc32c(bytes.subarray(0, 4096)), 8);
   t.throws(() => decodeBatchHeader(bytes, 0, identity, 'f'), { code: 'FORMAT_TOO_NEW' });

@@ -63,6 +63,10 @@ t.test(
             model.set(block + at, { kind: 'zero', address: nextAddress, checksum: 0 });
           records.push({ kind: 'zero', block, count, address: nextAddress });
           nextAddress += 4096;
+        } else if (choice < 0.8) {
+          const count = random.chance(0.5) ? random.between(1, 50) : random.between(1, volumeBlocks - block);
+          index.stored(7, block, count);
+          for (let at = 0; at < count; at += 1) model.delete(block + at);
         } else if (records.length > 0) {
           // A part of a record, or the whole of it, as the drain removes it.
           const record = random.pick(records);

@@ -19,7 +19,8 @@ export async function liveThroughCrashes(seed: number, durability: 'flush' | 'sy
   let crashes = 0;
   await node.start();
   while (crashes < livesPerSeed && node.faults.length === 0) {
-    await workUntilCrash(node);
+    if (random.chance(0.3)) await workIntoCopy(node);
+    else await workUntilCrash(node);
     if (node.faults.length > 0) break;
     const loss: Loss = random.chance(0.3) ? 'process' : 'power';
     node.crash(loss);
@@ -47,6 +48,14 @@ async function workUntilCrash(node: SimulatedNode): Promise<void> {
     node.deleteVolume(random.pick(online));
   }
   if (clock.eventCount < crashAtEvent) await node.work(300, crashAtEvent);
+}
+
+/** Work, and a crash some events into a copy. */
+async function workIntoCopy(node: SimulatedNode): Promise<void> {
+  const { random, clock } = node;
+  await node.work(random.below(150));
+  node.copy();
+  await node.work(random.below(20), clock.eventCount + random.between(1, 100));
 }
 
 /** Power fails some events into the start; what was durable before must be so afterwards. */

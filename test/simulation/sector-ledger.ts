@@ -8,9 +8,15 @@ import { blockSizeBytes, sectorSizeBytes } from '../../daemon/base/limits.ts';
 const sectorsPerBlock = blockSizeBytes / sectorSizeBytes;
 const sectorWords = sectorSizeBytes / 4;
 
-/** One change of one block: the generation that each sector of it carries afterwards; undefined where it has none. */
+/** What a sector holds: where it was written first, and the generation of that write; 0 for zeros. */
+type Token = number;
+const tokensPerGeneration = 2 ** 24;
+
+/** One change of one block. */
 interface BlockChange {
   generation: number;
+  /** Of a copy: the block it takes the place of its own sectors from. */
+  from: CopiedBlock | null;
   /** First sector in the block, and how many. */
   sector: number;
   sectors: number;
@@ -20,9 +26,17 @@ interface BlockChange {
   refused: boolean;
 }
 
+/** The states of another block that a copy may have met: those from one on, up to one (so far, while it is under way). */
+interface CopiedBlock {
+  history: BlockHistory;
+  floor: number;
+  end: number | null;
+}
+
 interface BlockHistory {
-  /** The generation of each sector before the changes; 0 for zeros. */
-  base: number[];
+  block: number;
+  /** What each sector held before the changes. */
+  base: Token[];
   changes: BlockChange[];
   /** How many of the changes power loss must keep. */
   durable: number;
@@ -30,22 +44,50 @@ interface BlockHistory {
 
 export type Loss = 'process' | 'power';
 
+/** Gives generations; ledgers of volumes that are copied to each other share one. */
+export interface Generations {
+  last: number;
+}
+
 export class SectorLedger {
   readonly #blocks = new Map<number, BlockHistory>();
-  #generation = 0;
+  readonly #generations: Generations;
+
+  constructor(generations: Generations = { last: 0 }) {
+    this.#generations = generations;
+  }
 
   /** Notes a change that is about to be asked for; gives its generation. */
   begin(offsetBytes: number, lengthBytes: number, zero: boolean): number {
-    const generation = ++this.#generation;
+    const generation = ++this.#generations.last;
     forEachBlock(offsetBytes, lengthBytes, (block, sector, sectors) => {
       this.#history(block).changes.push({
         generation,
+        from: null,
         sector,
         sectors,
         zero,
         acknowledged: false,
         refused: false,
       });
+    });
+    return generation;
+  }
+
+  /** Notes a copy of whole blocks that is about to be asked for; gives its generation. */
+  beginCopy(
+    offsetBytes: number,
+    lengthBytes: number,
+    source: SectorLedger,
+    sourceOffsetBytes: number,
+  ): number {
+    const generation = ++this.#generations.last;
+    const behind = (sourceOffsetBytes - offsetBytes) / blockSizeBytes;
+    forEachBlock(offsetBytes, lengthBytes, (block, sector, sectors) => {
+      const history = source.#history(block + behind);
+      const from = { history, floor: source.acknowledged(block + behind), end: null };
+      const flags = { zero: false, acknowledged: false, refused: false };
+      this.#history(block).changes.push({ generation, from, sector, sectors, ...flags });
     });
     return generation;
   }
@@ -57,6 +99,7 @@ export class SectorLedger {
       const index = history.changes.findIndex((change) => change.generation === generation);
       const change = history.changes[index];
       if (change === undefined) return;
+      endCopy(change);
       change.acknowledged = true;
       if (durable) history.durable = Math.max(history.durable, index + 1);
     });
@@ -66,7 +109,9 @@ export class SectorLedger {
   refuse(generation: number, offsetBytes: number, lengthBytes: number): void {
     forEachBlock(offsetBytes, lengthBytes, (block) => {
       const change = this.#history(block).changes.find((each) => each.generation === generation);
-      if (change !== undefined) change.refused = true;
+      if (change === undefined) return;
+      endCopy(change);
+      change.refused = true;
     });
   }
 
@@ -99,18 +144,18 @@ export class SectorLedger {
    * @returns what is wrong, or null.
    */
   verify(block: number, bytes: Buffer, loss: Loss): string | null {
-    const found = readGenerations(bytes, block);
+    const found = readTokens(bytes);
     if (typeof found === 'string') return `block ${block}: ${found}`;
     const history = this.#blocks.get(block);
     if (history === undefined) {
-      return found.every((generation) => generation === 0)
+      return found.every((token) => token === 0)
         ? null
-        : `block ${block}: data nobody wrote (${found})`;
+        : `block ${block}: data nobody wrote (${shown(found.join())})`;
     }
     const floor = loss === 'process' ? this.acknowledged(block) : history.durable;
     const fault = mismatch(history, found, floor);
     if (fault !== null) return `block ${block}: ${fault}`;
-    this.#blocks.set(block, { base: found, changes: [], durable: 0 });
+    this.#blocks.set(block, { block, base: found, changes: [], durable: 0 });
     return null;
   }
 
@@ -121,13 +166,9 @@ export class SectorLedger {
 
   /** Whether a block read under load shows one of its changes from the `floor`th on. */
   verifyFrom(block: number, bytes: Buffer, floor: number): string | null {
-    const found = readGenerations(bytes, block);
+    const found = readTokens(bytes);
     if (typeof found === 'string') return `block ${block}: ${found}`;
-    const history = this.#blocks.get(block) ?? {
-      base: new Array<number>(sectorsPerBlock).fill(0),
-      changes: [],
-      durable: 0,
-    };
+    const history = this.#blocks.get(block) ?? unwritten(block);
     const fault = mismatch(history, found, floor);
     return fault === null ? null : `block ${block}: ${fault}`;
   }
@@ -135,40 +176,68 @@ export class SectorLedger {
   #history(block: number): BlockHistory {
     let history = this.#blocks.get(block);
     if (history === undefined) {
-      history = { base: new Array<number>(sectorsPerBlock).fill(0), changes: [], durable: 0 };
+      history = unwritten(block);
       this.#blocks.set(block, history);
     }
     return history;
   }
 }
 
-/** What is wrong with a block, when it does not look as after one of its changes from the `floor`th on; or null. */
-function mismatch(history: BlockHistory, found: readonly number[], floor: number): string | null {
-  const isBase = history.base.every((generation, sector) => generation === found[sector]);
-  if (history.changes.length === 0 && isBase) return null;
-  const wanted = found.join();
-  let states = new Set([history.base.join()]);
-  const allowed: string[] = [];
-  for (let kept = 0; kept <= history.changes.length; kept++) {
-    const change = history.changes[kept - 1];
-    if (change !== undefined) {
-      const changed = new Set([...states].map((state) => applied(state, change)));
-      // Of a change that was refused nobody knows: the block may be with it or without it.
-      states = change.refused ? new Set([...states, ...changed]) : changed;
-    }
-    if (kept < floor) continue;
-    if (states.has(wanted)) return null;
-    allowed.push(...states);
-  }
-  return `found ${wanted}, allowed ${allowed.join(' or ')}`;
+function unwritten(block: number): BlockHistory {
+  return { block, base: new Array<Token>(sectorsPerBlock).fill(0), changes: [], durable: 0 };
 }
 
-function applied(state: string, change: BlockChange): string {
-  if (change.sectors === sectorsPerBlock)
-    return new Array(sectorsPerBlock).fill(change.zero ? 0 : change.generation).join();
-  const generations = state.split(',').map(Number);
-  generations.fill(change.zero ? 0 : change.generation, change.sector, change.sector + change.sectors);
-  return generations.join();
+function endCopy({ from }: BlockChange): void {
+  if (from !== null) from.end = from.history.changes.length;
+}
+
+/** What is wrong with a block, when it does not look as after one of its changes from the `floor`th on; or null. */
+function mismatch(history: BlockHistory, found: readonly Token[], floor: number): string | null {
+  const wanted = found.join();
+  const allowed = states(history, floor, history.changes.length);
+  if (allowed.has(wanted)) return null;
+  return `found ${shown(wanted)}, allowed ${[...allowed].map(shown).join(' or ')}`;
+}
+
+/** How the block may look as after one of its changes from the `floor`th on, up to the `end`th. */
+function states({ block, base, changes }: BlockHistory, floor: number, end: number): Set<string> {
+  // What came before a change of the whole block is of no account, unless that was refused.
+  const isWhole = (change: BlockChange) => change.sectors === sectorsPerBlock && !change.refused;
+  const first = Math.max(0, changes.slice(0, floor).findLastIndex(isWhole));
+  let now = new Set([base.join()]);
+  const all = new Set<string>();
+  for (let kept = first; kept <= end; kept++) {
+    const change = kept === first ? undefined : changes[kept - 1]!;
+    if (change !== undefined) {
+      const changed = applied(now, change, block);
+      // Of a change that was refused nobody knows: the block may be with it or without it.
+      now = change.refused ? new Set([...now, ...changed]) : changed;
+    }
+    if (kept >= floor) for (const state of now) all.add(state);
+  }
+  return all;
+}
+
+function applied(before: Set<string>, change: BlockChange, block: number): Set<string> {
+  const { from, zero, generation, sector, sectors } = change;
+  if (from !== null) return states(from.history, from.floor, from.end ?? from.history.changes.length);
+  const after = new Set<string>();
+  for (const state of before) {
+    const tokens = state.split(',').map(Number);
+    for (let at = sector; at < sector + sectors; at++) {
+      tokens[at] = zero ? 0 : generation * tokensPerGeneration + block * sectorsPerBlock + at;
+    }
+    after.add(tokens.join());
+  }
+  return after;
+}
+
+/** A state for people: each sector as generation@sector. */
+function shown(state: string): string {
+  const tokens = state.split(',').map(Number);
+  return tokens
+    .map((token) => `${Math.floor(token / tokensPerGeneration)}@${token % tokensPerGeneration}`)
+    .join();
 }
 
 function forEachBlock(
@@ -194,19 +263,19 @@ function stamp(target: Buffer, sector: number, generation: number): void {
   }
 }
 
-function readGenerations(bytes: Buffer, block: number): number[] | string {
+function readTokens(bytes: Buffer): Token[] | string {
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset, blockSizeBytes / 4);
-  const generations: number[] = [];
+  const tokens: Token[] = [];
   for (let index = 0; index < sectorsPerBlock; index++) {
     const first = index * sectorWords;
     const generation = words[first + 1]!;
-    const sector = generation === 0 ? 0 : block * sectorsPerBlock + index;
+    const sector = generation === 0 ? 0 : words[first]!;
     for (let word = 0; word < sectorWords; word += 2) {
       const wanted = generation === 0 ? 0 : (sector ^ (word << 22)) >>> 0;
       if (words[first + word] === wanted && words[first + word + 1] === generation) continue;
-      return `sector ${index} is torn or not its own`;
+      return `sector ${index} is torn`;
     }
-    generations.push(generation);
+    tokens.push(generation * tokensPerGeneration + sector);
   }
-  return generations;
+  return tokens;
 }

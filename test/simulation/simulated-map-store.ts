@@ -56,6 +56,28 @@ export class SimulatedMapStore implements MapStore {
     return next;
   }
 
+  /** Counts every reference anew, and tells what the counts of the chunks have wrong; nothing may be under way. */
+  checkReferences(): string[] {
+    const counted = new Map<number, number>();
+    for (const extents of this.state.pages.values()) {
+      for (const chunkIds of extents.values()) {
+        for (const chunkId of chunkIds) {
+          if (chunkId !== 0) counted.set(chunkId, (counted.get(chunkId) ?? 0) + 1);
+        }
+      }
+    }
+    const faults: string[] = [];
+    for (const { chunkId, references } of this.state.chunks.values()) {
+      const found = counted.get(chunkId) ?? 0;
+      if (found !== references)
+        faults.push(`chunk ${chunkId} has ${found} references, counted ${references}`);
+    }
+    for (const chunkId of counted.keys()) {
+      if (!this.state.chunks.has(chunkId)) faults.push(`chunk ${chunkId} is referred to and not there`);
+    }
+    return faults;
+  }
+
   summary(): Promise<MapSummary> {
     return this.later(() => {
       const live = new Map<number, number>();

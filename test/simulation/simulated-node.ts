@@ -2,7 +2,8 @@
 import type { ErrorCode, WeftError } from '../../daemon/base/errors.ts';
 import { blockSizeBytes, MiB, sectorSizeBytes } from '../../daemon/base/limits.ts';
 import { LocalReplica } from '../../daemon/replica/local-replica.ts';
-import type { Loss } from './sector-ledger.ts';
+import { copyRange } from '../../daemon/volume/copy.ts';
+import type { Generations, Loss } from './sector-ledger.ts';
 import { SeededRandom } from './seeded-random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
@@ -29,6 +30,17 @@ const quiet = { info() {}, warn() {} };
 const journalFiles = 4;
 const longestWriteSectors = 512;
 
+/** A range that is being copied to. */
+interface CopyInFlight {
+  source: SimulatedVolume;
+  sourceOffsetBytes: number;
+  target: SimulatedVolume;
+  offsetBytes: number;
+  lengthBytes: number;
+  /** Others must keep out of the destination: the copy is many operations. */
+  holds: boolean;
+}
+
 export class SimulatedNode {
   readonly clock: SimulatedClock;
   readonly random: SeededRandom;
@@ -40,6 +52,8 @@ export class SimulatedNode {
   /** Those that exist, those being deleted included. */
   readonly volumes: SimulatedVolume[] = [];
   #lastVolumeKey = 0;
+  readonly #generations: Generations = { last: 0 };
+  #copies = new Set<CopyInFlight>();
   #maps: SimulatedMapStore;
   #starts = 0;
   #inFlight = 0;
@@ -118,6 +132,7 @@ export class SimulatedNode {
     this.disk = this.disk.crash(loss);
     this.#maps = this.#maps.crash();
     this.#inFlight = 0;
+    this.#copies = new Set();
   }
 
   createVolume(): void {
@@ -147,6 +162,12 @@ export class SimulatedNode {
       this.faults.push('nothing is left to happen, and operations are unanswered');
   }
 
+  /** Begins a random copy. */
+  copy(): void {
+    this.#inFlight += 1;
+    this.#copy(this.#starts, this.random.pick(this.volumes.filter((each) => !each.isDoomed)));
+  }
+
   /** Reads every block and compares; after a crash, with what that crash may have left. */
   async verify(loss: Loss | null): Promise<void> {
     for (const volume of this.volumes.filter((each) => !each.isDoomed)) {
@@ -166,7 +187,13 @@ export class SimulatedNode {
     if (journal.usedBytes > 64 * 1024)
       this.faults.push(`the drained journal still takes ${journal.usedBytes} bytes`);
     const used = this.volumes.reduce((sum, { identity }) => sum + this.replica.usedBytes(identity), 0);
+    this.verifyCounts();
     if (liveBytes > used * 1.01) this.faults.push(`${liveBytes} bytes are stored, volumes have ${used}`);
+  }
+
+  /** Counts the references to every chunk anew. */
+  verifyCounts(): void {
+    this.faults.push(...this.#maps.checkReferences());
   }
 
   async #verifyRange(volume: SimulatedVolume, at: number, length: number, loss: Loss | null): Promise<void> {
@@ -196,7 +223,8 @@ export class SimulatedNode {
   #newVolume(): SimulatedVolume {
     this.#lastVolumeKey += 1;
     const identity = { volumeKey: this.#lastVolumeKey, chunkSizeBytes: this.#chunkSizeBytes };
-    const volume = new SimulatedVolume(identity, this.#options.volumeBytes ?? 12 * MiB);
+    const sizeBytes = this.#options.volumeBytes ?? 12 * MiB;
+    const volume = new SimulatedVolume(identity, sizeBytes, this.#generations);
     this.volumes.push(volume);
     return volume;
   }
@@ -233,6 +261,7 @@ export class SimulatedNode {
     if (dice < 0.1) this.#flush(life, volume);
     else if (dice < 0.2) this.#change(life, volume, true);
     else if (dice < 0.3) this.#read(life, volume);
+    else if (dice < 0.36) this.#copy(life, volume);
     else this.#change(life, volume, false);
   }
 
@@ -246,7 +275,58 @@ export class SimulatedNode {
     return false;
   }
 
-  #change(life: number, { device, ledger, sizeBytes }: SimulatedVolume, zero: boolean): void {
+  /** Of whole blocks, most of them so that chunks can be shared; from any volume, the same one included. */
+  #copy(life: number, target: SimulatedVolume): void {
+    const { random } = this;
+    const source = random.pick(this.volumes.filter((each) => !each.isDoomed));
+    const unit = random.chance(0.8) ? this.#chunkSizeBytes : blockSizeBytes;
+    const direct = unit === this.#chunkSizeBytes && random.chance(0.3);
+    const units = Math.min(source.sizeBytes, target.sizeBytes) / unit;
+    const count = Math.max(1, Math.floor((units / 2) ** random.next()));
+    const from = random.below(units - count) * unit;
+    const to = random.below(units - count) * unit;
+    // The ends of a range need not lie on a chunk.
+    const cut = direct || count < 2 ? 0 : random.below(unit / blockSizeBytes) * blockSizeBytes;
+    const copy: CopyInFlight = {
+      source,
+      sourceOffsetBytes: from + cut,
+      target,
+      offsetBytes: to + cut,
+      lengthBytes: count * unit - cut,
+      holds: !direct,
+    };
+    if (meetsItself(copy) || [...this.#copies].some((each) => meet(each, copy))) {
+      return this.#flush(life, target);
+    }
+    const { sourceOffsetBytes, offsetBytes, lengthBytes } = copy;
+    const generation = target.ledger.beginCopy(offsetBytes, lengthBytes, source.ledger, sourceOffsetBytes);
+    const fua = direct && random.chance(0.3);
+    const durable = fua || this.#options.durability === 'sync';
+    this.#copies.add(copy);
+    const done = (error: Error | null): void => {
+      this.#copies.delete(copy);
+      // A volume that is deleted meanwhile ends its copies.
+      const gone = error !== null && (source.isDoomed || target.isDoomed);
+      if (life === this.#starts && gone) {
+        this.#inFlight -= 1;
+        target.ledger.refuse(generation, offsetBytes, lengthBytes);
+      } else if (this.#answered(life, 'copy', error)) {
+        target.ledger.acknowledge(generation, offsetBytes, lengthBytes, durable);
+      } else if (life === this.#starts) {
+        target.ledger.refuse(generation, offsetBytes, lengthBytes);
+      }
+    };
+    if (direct) {
+      target.device.shareFrom(source.device, sourceOffsetBytes, offsetBytes, lengthBytes, fua, done);
+      return;
+    }
+    const moveStepBytes = longestWriteSectors * sectorSizeBytes;
+    const request = { ...copy, source: source.device, target: target.device, moveStepBytes };
+    void copyRange(request).then(({ failure }) => done(failure?.error ?? null));
+  }
+
+  #change(life: number, volume: SimulatedVolume, zero: boolean): void {
+    const { device, ledger, sizeBytes } = volume;
     const { random } = this;
     // Half of the writes go to a small region, so that blocks are written again before they are drained.
     const sectors = sizeBytes / sectorSizeBytes;
@@ -255,6 +335,11 @@ export class SimulatedNode {
     const region = random.chance(0.5) ? sectors / 16 : sectors;
     const first = Math.floor(random.below(Math.max(1, region - length)) / aligned) * aligned;
     const [offsetBytes, lengthBytes] = [first * sectorSizeBytes, length * sectorSizeBytes];
+    const isHeld = [...this.#copies].some(
+      (copy) =>
+        copy.holds && copy.target === volume && overlap(copy.offsetBytes, copy, offsetBytes, { lengthBytes }),
+    );
+    if (isHeld) return this.#flush(life, volume);
     const generation = ledger.begin(offsetBytes, lengthBytes, zero);
     const fua = random.chance(0.1);
     const durable = fua || this.#options.durability === 'sync';
@@ -295,6 +380,23 @@ export class SimulatedNode {
       }
     });
   }
+}
+
+function overlap(at: number, a: { lengthBytes: number }, other: number, b: { lengthBytes: number }): boolean {
+  return at < other + b.lengthBytes && other < at + a.lengthBytes;
+}
+
+function meetsItself(copy: CopyInFlight): boolean {
+  return copy.source === copy.target && overlap(copy.sourceOffsetBytes, copy, copy.offsetBytes, copy);
+}
+
+/** Whether one copies to where the other copies from or to: then their order is of account. */
+function meet(a: CopyInFlight, b: CopyInFlight): boolean {
+  return (
+    (a.target === b.target && overlap(a.offsetBytes, a, b.offsetBytes, b)) ||
+    (a.target === b.source && overlap(a.offsetBytes, a, b.sourceOffsetBytes, b)) ||
+    (a.source === b.target && overlap(a.sourceOffsetBytes, a, b.offsetBytes, b))
+  );
 }
 
 /** Far more than any work takes: beyond it, operations are stuck while timers go on. */

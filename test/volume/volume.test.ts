@@ -32,6 +32,26 @@ class HeldReplica implements Replica {
       done(null);
     });
   }
+  prepareCopy(_source: VolumeIdentity, _offset: number, _length: number, done: Done) {
+    this.held.push(() => done(null));
+  }
+  copy(
+    _v: VolumeIdentity,
+    offset: number,
+    length: number,
+    _source: VolumeIdentity,
+    sourceOffset: number,
+    order: WriteOrder,
+    durable: boolean,
+    done: Done,
+  ) {
+    this.orders.push(order);
+    this.durable.push(durable);
+    this.held.push(() => {
+      this.bytes.copy(this.bytes, offset, sourceOffset, sourceOffset + length);
+      done(null);
+    });
+  }
   flush(done: Done) {
     this.held.push(() => done(null));
   }
