@@ -9,6 +9,7 @@ import type { VolumeRecord } from './control/documents.ts';
 import type { ScsiDevice } from './iscsi/target-directory.ts';
 import { DeviceServer, type DeviceServerOptions } from './scsi/device-server.ts';
 import type { LogicalUnit } from './scsi/logical-unit.ts';
+import { initiatorNameOf } from './scsi/nexus-name.ts';
 import type { Volume } from './volume/volume.ts';
 
 /** A volume that is reachable now. */
@@ -31,7 +32,7 @@ export class ServedTarget {
   constructor(iqn: string, isGroup: boolean, options: Omit<DeviceServerOptions, 'units' | 'sees' | 'name'>) {
     this.iqn = iqn;
     const sees = (lun: number, nexus: string): boolean =>
-      this.#volumes.get(lun)?.admit(initiatorOf(nexus)) === null;
+      this.#volumes.get(lun)?.admit(initiatorNameOf(nexus)) === null;
     this.#server = new DeviceServer({
       ...options,
       name: iqn,
@@ -78,10 +79,4 @@ export class ServedTarget {
     }
     return reason;
   }
-}
-
-/** A nexus begins with the initiator's name and `,i,0x` (RFC 7143 §4.2.7). */
-export function initiatorOf(nexus: string): string {
-  const end = nexus.lastIndexOf(',i,0x');
-  return end < 0 ? nexus : nexus.slice(0, end);
 }

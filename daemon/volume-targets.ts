@@ -9,8 +9,9 @@ import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
 import { LogicalUnit } from './scsi/logical-unit.ts';
+import { initiatorNameOf } from './scsi/nexus-name.ts';
 import type { UnitStateStore } from './scsi/unit-state-store.ts';
-import { initiatorOf, ServedTarget, type ServedVolume } from './served-target.ts';
+import { ServedTarget, type ServedVolume } from './served-target.ts';
 import { Volume } from './volume/volume.ts';
 
 /** How long initiators have to log out of a target that goes away, in ms. */
@@ -134,7 +135,7 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     const served = this.#find(record);
     if (served === undefined) return;
     const { unit } = served;
-    const fenced = unit.nexusNames().filter((nexus) => served.admit(initiatorOf(nexus)) !== null);
+    const fenced = unit.nexusNames().filter((nexus) => served.admit(initiatorNameOf(nexus)) !== null);
     await new Promise<void>((resolve) => unit.whenIdle(fenced, resolve));
   }
 

@@ -17,8 +17,8 @@ export function nexusParts(nexus: string): { initiatorPort: string; targetPort: 
   return { initiatorPort: match[1]!, targetPort: Number.parseInt(match[2]!, 16) };
 }
 
-/** The iSCSI name of an initiator port: what stands before its ISID. */
-export function initiatorNameOf(initiatorPort: string): string {
-  const end = initiatorPort.lastIndexOf(',i,0x');
-  return end < 0 ? initiatorPort : initiatorPort.slice(0, end);
+/** The iSCSI name of the initiator of a nexus, or of an initiator port: what stands before the ISID. */
+export function initiatorNameOf(nexus: string): string {
+  const end = nexus.lastIndexOf(',i,0x');
+  return end < 0 ? nexus : nexus.slice(0, end);
 }

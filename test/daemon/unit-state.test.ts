@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { MiB } from '../../daemon/base/limits.ts';
 import { Initiator } from '../iscsi/initiator.ts';
-import type { WeftdProcess } from '../system/weftd-process.ts';
+import { freePort, type WeftdProcess } from '../system/weftd-process.ts';
 import { createVolume, startWeftd } from './volume-rig.ts';
 
 const kills = 3;
@@ -18,9 +18,10 @@ async function volume(weftd: WeftdProcess, name: string): Promise<string> {
   return (await (await weftd.client()).attachment(name)).iqn;
 }
 
-/** One nexus of a host of that name. */
-async function login(t: Test, weftd: WeftdProcess, iqn: string, host: string): Promise<Initiator> {
-  const initiator = await Initiator.connect(Number(weftd.portal.split(':').at(-1)));
+/** A nexus of the host of that name with a target port, counted from 1. */
+async function login(t: Test, weftd: WeftdProcess, iqn: string, host: string, port = 1): Promise<Initiator> {
+  const portal = weftd.portal.split(',')[port - 1];
+  const initiator = await Initiator.connect(Number(portal?.split(':').at(-1)));
   t.teardown(() => initiator.close());
   initiator.name = `iqn.2026-01.test:${host}`;
   const status = await initiator.login(iqn);
@@ -74,6 +75,15 @@ async function keys(from: Initiator): Promise<bigint[]> {
   return Array.from({ length: (data.length - 8) / 8 }, (_, index) => data.readBigUInt64BE(8 + index * 8));
 }
 
+/** The relative target port of each registration. */
+async function ports(from: Initiator): Promise<number[]> {
+  const { data } = await run(from, '5e 03 00 00 00 00 00 04 00', { read: 1024 });
+  const found: number[] = [];
+  for (let at = 8; at < data.length; at += 24 + data.readUInt32BE(at + 20))
+    found.push(data.readUInt16BE(at + 18));
+  return found;
+}
+
 /** Type and key of the reservation. */
 async function reservation(from: Initiator): Promise<[number, bigint] | null> {
   const { data } = await run(from, '5e 01 00 00 00 00 00 04 00', { read: 1024 });
@@ -84,7 +94,7 @@ const write = async (from: Initiator): Promise<string> =>
   (await run(from, '2a 00 00000000 00 0001 00', { write: 512, data: Buffer.alloc(512, 1) })).outcome;
 
 t.test('with APTPL, what PERSISTENT RESERVE OUT answered is there after a kill', async (t) => {
-  const weftd = await startWeftd(t);
+  const weftd = await startWeftd(t, { iscsi: `127.0.0.1:${await freePort()},127.0.0.1:${await freePort()}` });
   const iqn = await volume(weftd, 'reserved');
   const plain = await volume(weftd, 'plain');
   let a = await login(t, weftd, iqn, 'a');
@@ -95,7 +105,7 @@ t.test('with APTPL, what PERSISTENT RESERVE OUT answered is there after a kill',
   t.equal(await out(a, action.register, 0, 0n, 0xan, aptpl | allPorts), 'GOOD');
   t.equal(await out(b, action.register, 0, 0n, 0xbn, aptpl), 'GOOD');
   t.equal(await out(a, action.reserve, type.exclusiveAccess, 0xan), 'GOOD');
-  let held: [bigint, bigint] = [0xan, 0xbn];
+  let held = [0xan, 0xan, 0xbn];
   for (let round = 1; round <= kills; round += 1) {
     // The holder's key is another each time, and the kill comes right behind the answer.
     const next = BigInt(0x100 + round);
@@ -104,18 +114,20 @@ t.test('with APTPL, what PERSISTENT RESERVE OUT answered is there after a kill',
     await weftd.startAgain();
     a = await login(t, weftd, iqn, 'a');
     b = await login(t, weftd, iqn, 'b');
-    held = [next, 0xbn];
+    held = [next, 0xan, 0xbn];
     t.same(await keys(b), held, `after kill ${round}`);
+    t.same(await ports(b), [1, 2, 1], 'each with its target port');
     t.same(await reservation(b), [type.exclusiveAccess, next]);
     t.equal(await write(b), 'CONFLICT', 'others are kept out from the first command');
     t.equal(await write(a), 'GOOD', 'the holder is not');
+    t.equal(await write(await login(t, weftd, iqn, 'a', 2)), 'CONFLICT', 'its other path is another nexus');
   }
   t.equal(await out(b, action.preempt, type.writeExclusiveRegistrantsOnly, 0xbn, held[0]), 'GOOD');
   await weftd.kill9();
   await weftd.startAgain();
   a = await login(t, weftd, iqn, 'a');
   b = await login(t, weftd, iqn, 'b');
-  t.same(await keys(a), [0xbn]);
+  t.same(await keys(a), [0xan, 0xbn]);
   t.equal(await write(a), 'CONFLICT', 'who was preempted is fenced');
   t.equal(await write(b), 'GOOD');
   const stranger = await login(t, weftd, plain, 'b');
