@@ -400,13 +400,19 @@ export class Speaker {
     else if (!this.#outcome.isLoggedIn) throw new Error('an answer before the login');
     else if (opcode === TargetOpcode.dataIn) this.#dataIn(answer);
     else if (opcode === TargetOpcode.scsiResponse) this.#live.delete(itt);
-    else if (opcode === TargetOpcode.reject) this.#live.delete(tagOfRejected(answer.data));
+    else if (opcode === TargetOpcode.reject) this.#rejected(tagOfRejected(answer.data));
     else if (opcode === TargetOpcode.r2t) void this.#solicited(answer);
     else if (opcode === TargetOpcode.nopIn) {
       this.#pinged.delete(itt);
       const ttt = header.readUInt32BE(20);
       if (ttt !== noTag) void this.#pingAnswer(ttt);
     }
+  }
+
+  #rejected(itt: number): void {
+    this.#live.delete(itt);
+    // A discovery session has no pings (RFC 7143 §4.3), and orderly ones are none.
+    if (!this.#conversation.orderly) this.#pinged.delete(itt);
   }
 
   #loginAnswered(answer: Answer): void {
