@@ -181,12 +181,18 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     const { device } = target;
     const alias = first.group?.name ?? first.name;
     const volumes = target.volumes();
+    // The volumes of a group have them in common. Opened when asked for: only for those the target lists.
+    const credentials = () => this.#env.credentials(first);
     return {
       iqn,
       alias,
       device,
-      // The volumes of a group have them in common.
-      ...this.#env.credentials(first),
+      get chap() {
+        return credentials().chap;
+      },
+      get mutualChap() {
+        return credentials().mutualChap;
+      },
       lists: (initiator) => volumes.some(({ record }) => this.#env.lists(record, initiator)),
       admit: (initiator) => target.admit(initiator),
     };

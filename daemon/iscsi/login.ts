@@ -115,6 +115,7 @@ export class Login {
   private chap: ChapExchange | null = null;
   private method: 'none' | 'chap' | null = null;
   private hasDeclared = false;
+  private hasTold = false;
 
   constructor(environment: LoginEnvironment) {
     this.environment = environment;
@@ -180,12 +181,16 @@ export class Login {
     }
     const answers: KeyPair[] = [];
     if (isFirst && this.target !== null) {
-      if (this.target.alias !== undefined) answers.push(['TargetAlias', this.target.alias]);
       answers.push(['TargetPortalGroupTag', String(this.environment.portalGroupTag)]);
     }
     const flaw =
       this.stage === stageSecurity ? this.authenticate(request, keys, answers) : this.checkUnauthenticated();
     if (flaw !== null) return flaw;
+    if (this.target?.alias !== undefined && !this.hasTold && this.isAuthenticated()) {
+      // Not before: it is the volume's name.
+      this.hasTold = true;
+      answers.push(['TargetAlias', this.target.alias]);
+    }
     for (const [key, value] of pairs) {
       if (identityKeys.has(key)) continue;
       const answer = negotiateKey(key, value, this.parameters, this.target === null);
@@ -227,7 +232,8 @@ export class Login {
     }
     if ('moved' in target) return redirect(target);
     this.target = target;
-    this.required = target;
+    const { chap, mutualChap = null } = target;
+    this.required = { chap, mutualChap };
     return null;
   }
 
@@ -285,8 +291,9 @@ export class Login {
     const now = this.environment.directory.find(this.target.iqn);
     if (!now?.lists(this.initiatorName)) return refuse(LoginStatus.targetNotFound, 'the target went away');
     if ('moved' in now) return redirect(now);
-    const { chap } = this.required;
-    if (now.chap !== null && (now.chap.user !== chap?.user || now.chap.secret !== chap.secret)) {
+    const proved = this.required.chap;
+    const { chap } = now;
+    if (chap !== null && (chap.user !== proved?.user || chap.secret !== proved.secret)) {
       return refuse(LoginStatus.authenticationFailed, 'the credentials were changed meanwhile');
     }
     const reason = now.admit(this.initiatorName);

@@ -237,13 +237,16 @@ export class Portal {
   private loginRefused(attempt: LoginAttempt, status: number, reason: string): void {
     const { guard, environment } = this;
     const facts = { ...attempt, status: status.toString(16).padStart(4, '0'), reason };
-    if (reason !== throttledReason) {
+    if (status < LoginStatus.initiatorError) {
+      environment.log?.info(facts, 'iSCSI initiator sent on');
+    } else if (reason !== throttledReason) {
       guard.remember(attempt, reason);
       environment.log?.warn(facts, 'iSCSI login refused');
-      return;
+    } else {
+      const logins = guard.throttled();
+      if (logins > 0)
+        environment.log?.warn({ ...facts, logins }, 'iSCSI logins refused: too many have failed');
     }
-    const logins = guard.throttled();
-    if (logins > 0) environment.log?.warn({ ...facts, logins }, 'iSCSI logins refused: too many have failed');
   }
 
   private loggedIn(connection: TargetConnection): void {

@@ -70,9 +70,10 @@ t.test('CHAP lets in who knows the secret, and nobody else', async (t) => {
 
 t.test('a target proves itself when asked to, and never answers its own challenge', async (t) => {
   const mutualChap = { user: 'target-user', secret: 'another-16-byte-secret' };
-  const { connect } = await openPortal(t, { chap, mutualChap });
+  const { connect } = await openPortal(t, { chap, mutualChap, alias: 'database' });
   const initiator = await connect();
   t.equal(await initiator.login(iqn, { chap, mutual: mutualChap }), 0);
+  t.equal(initiator.answered.get('TargetAlias'), 'database');
   const expected = chapResponse('md5', 77, mutualChap.secret, Buffer.from('5a'.repeat(16), 'hex'));
   t.equal(initiator.answered.get('CHAP_N'), 'target-user');
   t.equal(initiator.answered.get('CHAP_R'), `0x${expected.toString('hex')}`);
@@ -85,6 +86,7 @@ t.test('a target proves itself when asked to, and never answers its own challeng
   });
   await reflecting.loginStep(0, null, { CHAP_A: '5' });
   const challenge = reflecting.answered.get('CHAP_C')!;
+  t.notOk(reflecting.answered.has('TargetAlias'), "the volume's name is not for strangers");
   const proof = chapResponse(
     'md5',
     Number(reflecting.answered.get('CHAP_I')),
