@@ -153,11 +153,11 @@ export class Speaker {
       rest: Buffer.alloc(16),
       ahs: Buffer.alloc(0),
       data: keys,
-      headerDigest: false,
-      dataDigest: false,
+      ...this.#digests(),
       damage: step.damage,
     });
-    await this.#send(bytes.bytes, bytes.isFramed);
+    // Who does not wait does not know whether digests have begun.
+    await this.#send(bytes.bytes, bytes.isFramed && step.waits);
     if (!step.waits) return;
     const isHeard = () => this.#loginAnswer !== null;
     // Without its framing the target may wait for what never comes.
