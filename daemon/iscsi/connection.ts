@@ -86,7 +86,8 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
   cid = 0;
   private readonly environment: ConnectionEnvironment;
   private readonly reader: PduReader;
-  private readonly login: Login;
+  /** Null once it is over: it holds all that was said. */
+  private login: Login | null;
   private phase: 'login' | 'starting' | 'full' | 'closing' | 'closed' = 'login';
   private timer: Timer | null = null;
   /** PDUs have come, or the initiator has taken something of what it was sent, since the last look. */
@@ -187,7 +188,7 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
   // Login
 
   private takeLogin(request: LoginRequestPdu, data: Buffer): void {
-    const outcome: LoginOutcome = this.login.next(request, data);
+    const outcome: LoginOutcome = this.login!.next(request, data);
     switch (outcome.kind) {
       case 'continue':
         this.answerLogin(request, outcome.reply, 0);
@@ -214,7 +215,7 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
         this.refuseLogin(request, started.status, started.reason);
         return;
       }
-      const refusal = this.login.refusal();
+      const refusal = this.login!.refusal();
       if (refusal !== null) {
         started.session.close();
         this.refuseLogin(request, refusal.status, refusal.reason, refusal.text);
@@ -227,6 +228,7 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
       this.reader.settings = { headerDigest, dataDigest, maxDataBytes: targetMaxDataBytes };
       this.session = started.session;
       this.phase = 'full';
+      this.login = null;
       this.timer?.cancel();
       this.watch();
       this.environment.loggedIn(this);
@@ -257,7 +259,7 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
     });
     if (text === undefined) this.outbox.endEmpty(header);
     else this.outbox.end(header, text, null);
-    this.environment.loginRefused(this.login.attempt, status, reason);
+    this.environment.loginRefused(this.login!.attempt, status, reason);
     this.disconnect(`the login was refused: ${reason}`);
   }
 

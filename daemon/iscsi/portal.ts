@@ -13,7 +13,7 @@ import { type LoginAttempt, LoginGuard, sourceOf } from './login-guard.ts';
 import { type PortalSession, SessionTable, settleTimeoutMs } from './session-table.ts';
 import type { TargetDirectory } from './target-directory.ts';
 
-/** Connections at once, logged in or not; one at rest costs some 20 KiB. */
+/** Connections at once, logged in or not; one at rest costs some 40 KiB. */
 const defaultMaxConnections = 4096;
 /** Of one source: a host with a thousand volumes on two paths, and what is closing. */
 const defaultMaxConnectionsPerSource = 2560;

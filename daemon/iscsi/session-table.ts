@@ -192,13 +192,12 @@ export class SessionTable {
     };
     const numbers = { statSn, cmdSn };
     const session = new Session(identity, parameters, environment, connection, text, numbers);
-    if (key !== null) {
-      this.byNexus.set(key, session);
-      session.whenIdle(() => {
-        if (this.byNexus.get(key) === session) this.byNexus.delete(key);
-        changed();
-      });
-    }
+    if (key !== null) this.byNexus.set(key, session);
+    session.whenIdle(() => {
+      this.entries.delete(session);
+      if (key !== null && this.byNexus.get(key) === session) this.byNexus.delete(key);
+      changed();
+    });
     return session;
   }
 

@@ -3,6 +3,7 @@
  * not a SCSI command or its data; those are `task-set.ts`'s. Error recovery level 0: what cannot be carried on ends the
  * connection, and the initiator logs in again.
  */
+import { KiB } from '../base/limits.ts';
 import type { MemoryShare } from './memory-budget.ts';
 import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
@@ -39,6 +40,8 @@ import type { SessionBuffers } from './transfer-buffers.ts';
 
 /** Task management requests not answered yet; initiators send one at a time. */
 const maxManagementRequests = 32;
+/** Data of a NOP or text request that waits for its turn, in bytes; there may be as many as the window is long. */
+const maxEarlyDataBytes = 4 * KiB;
 
 /** The connection of a session. */
 export interface SessionConnection {
@@ -80,6 +83,8 @@ export class Session {
   readonly tasks: TaskSet | null;
   private readonly text: TextExchange;
   private connection: SessionConnection;
+  /** Waits to take the place of `connection`, which is gone, until its commands have ended. */
+  private successor: SessionConnection | null = null;
   private managementRequests = 0;
   private isClosed = false;
   private isLoggingOut = false;
@@ -224,6 +229,10 @@ export class Session {
       if (!isImmediate(bhs)) this.numbering.inTurn(bhs, () => {});
       return;
     }
+    if (this.isHeldUp(bhs, data)) {
+      this.rejectEarly(bhs);
+      return;
+    }
     const echoed = Buffer.from(data.subarray(0, this.parameters.initiatorMaxDataBytes));
     this.numbering.inTurn(bhs, () => {
       const { outbox } = this.connection;
@@ -232,6 +241,16 @@ export class Session {
       if (echoed.length > 0) outbox.end(header, echoed, null);
       else outbox.endEmpty(header);
     });
+  }
+
+  /** Requests whose turn has not come are kept, but not with so much data: no initiator sends them out of order. */
+  private isHeldUp(bhs: Buffer, data: Buffer): boolean {
+    return data.length > maxEarlyDataBytes && !isImmediate(bhs) && !this.numbering.isNext(cmdSnOf(bhs));
+  }
+
+  private rejectEarly(bhs: Buffer): void {
+    this.reject(bhs, RejectReason.protocolError);
+    this.numbering.inTurn(bhs, () => {});
   }
 
   /** Asks the initiator for a sign of life. */
@@ -243,6 +262,10 @@ export class Session {
   }
 
   private takeText(bhs: Buffer, data: Buffer): void {
+    if (this.isHeldUp(bhs, data)) {
+      this.rejectEarly(bhs);
+      return;
+    }
     const request = Buffer.from(bhs);
     const text = Buffer.from(data);
     this.numbering.inTurn(bhs, () => {
@@ -322,7 +345,12 @@ export class Session {
   }
 
   disconnect(reason: string): void {
-    this.connection.disconnect(reason);
+    const { connection, successor } = this;
+    connection.disconnect(reason);
+    if (successor === null) return;
+    successor.disconnect(reason);
+    // Neither connection has the session to close with it.
+    this.close();
   }
 
   /**
@@ -336,10 +364,14 @@ export class Session {
     done: () => void,
   ): void {
     const { headerDigest, dataDigest, initiatorMaxDataBytes } = parameters;
-    this.connection.release('the initiator took another connection for the session');
+    if (this.successor === null)
+      this.connection.release('the initiator took another connection for the session');
+    else this.successor.disconnect('the initiator took yet another connection for the session');
+    this.successor = connection;
     this.tasks?.forgetLanding();
     const go = () => {
-      if (this.isClosed) return;
+      if (this.isClosed || this.successor !== connection) return;
+      this.successor = null;
       this.connection = connection;
       this.tasks?.use(connection.outbox);
       this.numbering.restartStatSn(statSn);

@@ -42,6 +42,65 @@ t.test(
   },
 );
 
+t.test('of several connections that want to go on with a session, the last does', async (t) => {
+  const { device, session, connect, portal } = await openPortal(t);
+  const old = await session();
+  device.isHeld = true;
+  old.command(testUnitReady);
+  await until(() => device.heldCount === 1);
+  const first = await again(connect, old);
+  const second = await again(connect, old);
+  void first.login(iqn, { tsih: old.tsih }).catch(() => {});
+  await old.drain();
+  const login = second.login(iqn, { tsih: old.tsih });
+  await first.drain();
+  t.equal(first.tsih, 0, 'the first is closed without an answer');
+  device.flow();
+  t.equal(await login, 0);
+  t.match(await second.collect(second.command(testUnitReady)), { status: 0 });
+  t.equal(portal.sessions(iqn).length, 1);
+});
+
+t.test('a session that is dropped while it changes its connection ends', async (t) => {
+  const { device, session, connect, portal } = await openPortal(t);
+  const old = await session();
+  device.isHeld = true;
+  old.command(testUnitReady);
+  await until(() => device.heldCount === 1);
+  const fresh = await again(connect, old);
+  void fresh.login(iqn, { tsih: old.tsih }).catch(() => {});
+  await old.drain();
+  const dropped = portal.dropSessions(iqn);
+  await fresh.drain();
+  device.flow();
+  t.equal(await dropped, 1);
+  t.equal(device.lost.length, 1);
+  t.same(portal.sessions(), []);
+  t.equal(await (await connect()).login(iqn), 0, 'and the initiator may come anew');
+});
+
+t.test('data before its turn is kept for small requests only', async (t) => {
+  const { session } = await openPortal(t);
+  const initiator = await session();
+  const base = initiator.cmdSn;
+  const nop = (cmdSn: number, bytes: number) =>
+    initiator.send({
+      opcode: 0x00,
+      itt: cmdSn,
+      words: { 20: noTag, 24: cmdSn },
+      data: Buffer.alloc(bytes, 1),
+    });
+  nop(base + 1, 100);
+  nop(base + 2, 8192);
+  const reject = (await initiator.next())!;
+  t.same([reject.opcode, reject.header[2]], [0x3f, 4]);
+  nop(base, 8192);
+  t.equal((await initiator.next())?.data.length, 8192);
+  t.equal((await initiator.next())?.data.length, 100);
+  initiator.cmdSn = base + 3;
+  t.match(await initiator.collect(initiator.command(testUnitReady)), { status: 0 });
+});
+
 t.test('a second connection is refused, and one for a session that is not there', async (t) => {
   const { session, connect } = await openPortal(t);
   const old = await session();
