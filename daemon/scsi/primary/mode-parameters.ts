@@ -1,6 +1,11 @@
 /**
  * MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.11 to 6.14, headers in 7.5.5). All nexuses share one set of current
  * values. A save (SP) is durable before it is answered; when it fails, nothing has changed.
+ *
+ *     15h | PF 10h, SP 01h | - (2) | PARAMETER LIST LENGTH | CONTROL
+ *     55h | PF 10h, SP 01h | - (5) | PARAMETER LIST LENGTH (2) | CONTROL
+ *     1Ah | DBD 08h | PC C0h, PAGE CODE 3Fh | SUBPAGE CODE | ALLOCATION LENGTH | CONTROL
+ *     5Ah | LLBAA 10h, DBD 08h | PC, PAGE CODE | SUBPAGE CODE | - (3) | ALLOCATION LENGTH (2) | CONTROL
  */
 import { sectorSizeBytes } from '../../base/limits.ts';
 import type { LogicalUnit } from '../logical-unit.ts';

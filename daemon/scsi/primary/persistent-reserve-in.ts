@@ -1,4 +1,8 @@
-/** PERSISTENT RESERVE IN (SPC-4 6.15): what is registered and reserved. It changes nothing. */
+/**
+ * PERSISTENT RESERVE IN (SPC-4 6.15): what is registered and reserved. It changes nothing.
+ *
+ *     5Eh | SERVICE ACTION 1Fh | - (5) | ALLOCATION LENGTH (2) | CONTROL
+ */
 import { nexusParts } from '../nexus-name.ts';
 import { holds, type ReservationState } from '../reservation-state.ts';
 import type { Task } from '../task.ts';

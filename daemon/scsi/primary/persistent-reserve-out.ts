@@ -4,6 +4,8 @@
  *
  * A change fences first, is made durable while APTPL is active, and is answered then. When it cannot be made durable
  * it has not happened: the answer is NOT READY or HARDWARE ERROR, and the state is the one before.
+ *
+ *     5Fh | SERVICE ACTION 1Fh | SCOPE F0h, TYPE 0Fh | - (2) | PARAMETER LIST LENGTH (4) | CONTROL
  */
 import { nexusName, nexusParts } from '../nexus-name.ts';
 import * as changes from '../reservation-changes.ts';

@@ -21,7 +21,10 @@ export function inquiry(task: Task): void {
   const allocationLengthBytes = cdb.readUInt16BE(3);
   if ((cdb[1]! & 0x01) === 0) {
     if (cdb[2] !== 0) return task.invalidField(2);
-    task.parameterData(standardInquiry(directAccessBlock, task.unit.identity), allocationLengthBytes);
+    const data = standardInquiry(directAccessBlock, task.unit.identity);
+    data[5] = 0x10; // TPGS 01b: implicit asymmetric access
+    if (task.target.ports().length > 1) data[6] = 0x10; // MULTIP: reached by several ports
+    task.parameterData(data, allocationLengthBytes);
     return;
   }
   const page = vitalProductData(cdb[2]!, { unit: task.unit, target: task.target, port: task.command.port });
@@ -45,7 +48,6 @@ function standardInquiry(peripheral: number, identity: Partial<UnitIdentity>): B
   data[2] = 0x06; // VERSION: SPC-4
   data[3] = 0x12; // HISUP: LUNs as SAM-5 has them; RESPONSE DATA FORMAT 2
   data[4] = standardLengthBytes - 5;
-  if (peripheral === directAccessBlock) data[5] = 0x10; // TPGS 01b: implicit asymmetric access
   data[7] = 0x02; // CMDQUE
   data.write(paddedAscii(identity.vendor ?? 'WEFT', 8), 8, 'latin1');
   data.write(paddedAscii(identity.product ?? 'Volume', 16), 16, 'latin1');

@@ -76,6 +76,7 @@ t.test('each port of the target tells its own identifier, group and name', async
       [2, 0x8, name],
     ],
   );
+  t.equal((await first.data('12 00 00 00 ff'))[6]! & 0x10, 0x10, 'MULTIP');
   const ports = await first.data(page('88'));
   const portBytes = 12 + 4 + 36;
   t.equal(ports.length, 4 + 2 * portBytes);
