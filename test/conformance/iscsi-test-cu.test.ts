@@ -5,6 +5,7 @@ import { execa } from 'execa';
 import t from 'tap';
 import { declinedEntry } from './declined.ts';
 import { listTests, runTest, type TestOutcome, type TestSubject } from './iscsi-test-cu.ts';
+import { countVerdicts, type TargetResult, tableBySuite } from './report.ts';
 import { type SuiteTarget, startTgt, startWeft, type Urls } from './targets.ts';
 
 const results = resolve(import.meta.dirname, '../../build/test-results/iscsi-test-cu');
@@ -12,12 +13,6 @@ const results = resolve(import.meta.dirname, '../../build/test-results/iscsi-tes
 const lanesPerTarget = 2;
 const suiteTestCount = 230;
 const wantedPasses = 200;
-
-interface TargetResult {
-  target: string;
-  version: string;
-  outcomes: Map<string, TestOutcome>;
-}
 
 /** Runs every test once, in as many lanes as the target has units. */
 async function runSuite(
@@ -39,12 +34,6 @@ async function runSuite(
 
 function named(result: TargetResult, ...verdicts: TestOutcome['verdict'][]): TestOutcome[] {
   return [...result.outcomes.values()].filter(({ verdict }) => verdicts.includes(verdict));
-}
-
-function count(result: TargetResult): Record<TestOutcome['verdict'], number> {
-  const counts = { pass: 0, partial: 0, skip: 0, fail: 0, unfinished: 0 };
-  for (const { verdict } of result.outcomes.values()) counts[verdict] += 1;
-  return counts;
 }
 
 /** answered-reset.c says what it is for. */
@@ -88,13 +77,14 @@ t.test('the suite, against weftd and tgt', { timeout: fileLimitMs }, async (t) =
   });
   const document = { date: new Date().toISOString(), suite: suite.replace('\t', ' '), results: table };
   await writeFile(join(results, 'results.json'), `${JSON.stringify(document, null, 1)}\n`);
-  t.comment(`weft ${JSON.stringify(count(weft))}`);
-  t.comment(`tgt ${JSON.stringify(count(tgt))}`);
+  await writeFile(join(results, 'table.md'), `${tableBySuite(tests, [weft, tgt])}\n`);
+  for (const { target, outcomes } of [weft, tgt])
+    t.comment(`${target} ${JSON.stringify(countVerdicts(outcomes.values()))}`);
   for (const { name, reasons } of named(tgt, 'fail', 'unfinished')) t.comment(`tgt: ${name}: ${reasons[0]}`);
 
   t.same(named(weft, 'unfinished'), [], 'every test ended');
   t.same(named(weft, 'fail'), [], 'no test failed');
-  t.ok(count(weft).pass >= wantedPasses, `at least ${wantedPasses} passed`);
+  t.ok(named(weft, 'pass').length >= wantedPasses, `at least ${wantedPasses} passed`);
 
   await t.test('what was skipped is on the list, and what is on the list was skipped', async (t) => {
     for (const { name, verdict, reasons } of weft.outcomes.values()) {
