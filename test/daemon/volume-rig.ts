@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { VolumeCreate } from '../../daemon/api/schema.ts';
 import { eventually } from '../system/eventually.ts';
-import { WeftdProcess } from '../system/weftd-process.ts';
+import { type WeftdOptions, WeftdProcess } from '../system/weftd-process.ts';
 
 /** A drain of everything begins about 5 s after the last write. */
 const drainLimitMs = 40_000;
@@ -17,10 +17,7 @@ export async function temporaryDirectory(t: Test): Promise<string> {
   return directory;
 }
 
-export async function startWeftd(
-  t: Test,
-  options: { data?: string; flags?: string[] } = {},
-): Promise<WeftdProcess> {
+export async function startWeftd(t: Test, options: WeftdOptions = {}): Promise<WeftdProcess> {
   const weftd = await WeftdProcess.start(options);
   t.teardown(async () => {
     if (!t.passing()) t.comment(await weftd.log(20));

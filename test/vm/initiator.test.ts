@@ -1,0 +1,243 @@
+/** The Linux kernel's initiator in a virtual machine: who may log in, what it finds, what disks can do. */
+import t from 'tap';
+import { MiB } from '../../daemon/base/limits.ts';
+import { eventually } from '../system/eventually.ts';
+import { InitiatorRig } from './initiator-rig.ts';
+import { digests, diskPath } from './kernel-initiator.ts';
+import { kernelInitiator } from './virtual-machine.ts';
+
+const limit = { timeout: 300_000 };
+const otherInitiator = 'iqn.2026-11.io.weft.test:other';
+/** iscsiadm(8). */
+const authorizationFailure = 24;
+/** sg3_utils(8). */
+const reservationConflict = 24;
+const recoveryLimitMs = 120_000;
+const drainLimitMs = 60_000;
+
+const rig = await InitiatorRig.start(t, { name: 'initiator' });
+const { client, initiator, portals } = rig;
+const [portal = ''] = portals;
+
+t.test('discovery tells of what this initiator may use, and of nothing else', limit, async (t) => {
+  const open = await rig.volume({ name: 'open', sizeBytes: 16 * MiB, chap: 'none' });
+  const own = await rig.volume({
+    name: 'own',
+    sizeBytes: 16 * MiB,
+    chap: 'none',
+    allowedInitiators: [kernelInitiator],
+  });
+  const others = await rig.volume({
+    name: 'others',
+    sizeBytes: 16 * MiB,
+    chap: 'none',
+    allowedInitiators: [otherInitiator],
+  });
+  t.strictSame(
+    await initiator.discover(portal),
+    [`${portal},1 ${open.iqn}`, `${portal},1 ${own.iqn}`].sort(),
+  );
+  await initiator.loginToAllDiscovered();
+  t.match(await initiator.session(own), /LOGGED_IN/);
+  t.equal(await initiator.sessionCount(), 2);
+  await initiator.logoutOfAll();
+  const refused = await initiator.tryLogin(others);
+  t.not(refused.exitCode, 0, 'not by its name either');
+  await initiator.forgetAll();
+  for (const name of ['open', 'own', 'others']) await client.removeVolume(name, { purge: true });
+});
+
+t.test('CHAP lets in who knows the secret, and nobody else', limit, async (t) => {
+  const volume = await rig.volume({ name: 'chap', sizeBytes: 16 * MiB });
+  await initiator.login(volume);
+  t.match(await initiator.session(volume), new RegExp(`username: ${volume.chap?.user}`));
+  await initiator.logout(volume);
+  const wrong = await initiator.tryLogin({ ...volume, chap: { user: 'weft', secret: 'not-the-secret-1' } });
+  t.equal(wrong.exitCode, authorizationFailure, wrong.output);
+  const none = await initiator.tryLogin({ ...volume, chap: null });
+  t.equal(none.exitCode, authorizationFailure, none.output);
+  await initiator.forgetAll();
+  await client.removeVolume('chap', { purge: true });
+});
+
+t.test('mutual CHAP: the initiator refuses a target that does not know its secret', limit, async (t) => {
+  const volume = await rig.volume({ name: 'mutual', sizeBytes: 16 * MiB, mutualChap: 'auto' });
+  const { mutualChap } = volume;
+  if (mutualChap === null) throw new Error('no mutual secret was made');
+  await initiator.login(volume);
+  t.match(await initiator.session(volume), new RegExp(`username_in: ${mutualChap.user}`));
+  await initiator.logout(volume);
+  const wrong = await initiator.tryLogin({
+    ...volume,
+    mutualChap: { ...mutualChap, secret: 'not-the-secret-2' },
+  });
+  t.not(wrong.exitCode, 0, 'a target with another secret is refused');
+  t.equal(await initiator.sessionCount(), 0);
+  await initiator.forgetAll();
+  await client.removeVolume('mutual', { purge: true });
+});
+
+t.test('a session with header and data digests carries data', limit, async (t) => {
+  const volume = await rig.volume({ name: 'digests', sizeBytes: 64 * MiB });
+  await initiator.login(volume, digests);
+  t.match(await initiator.session(volume), /HeaderDigest: CRC32C\s+DataDigest: CRC32C/);
+  await rig.run(fio('digests', diskPath(volume), { sizeMiB: 24 }));
+  t.pass('fio verified what it wrote');
+  await initiator.logout(volume);
+  await client.removeVolume('digests', { purge: true });
+});
+
+t.test(
+  'four LUNs in one target and twenty targets are all there, under names that stay',
+  limit,
+  async (t) => {
+    const sizes = new Map<string, number>();
+    for (let lun = 0; lun < 4; lun++) {
+      const sizeBytes = (32 + lun) * MiB;
+      const volume = await rig.volume({ name: `lun${lun}`, sizeBytes, chap: 'none', group: 'four' });
+      t.equal(volume.lun, lun);
+      sizes.set(diskPath(volume), sizeBytes);
+    }
+    for (let index = 0; index < 20; index++) {
+      const sizeBytes = (64 + index) * MiB;
+      const volume = await rig.volume({ name: `target${index}`, sizeBytes, chap: 'none' });
+      sizes.set(diskPath(volume), sizeBytes);
+    }
+    t.equal((await initiator.discover(portal)).length, 21);
+    await initiator.loginToAllDiscovered();
+    t.equal(await initiator.sessionCount(), 21);
+    const disks = await initiator.disks();
+    t.strictSame(
+      Object.fromEntries(disks.map((disk) => [disk.path, disk.sizeBytes])),
+      Object.fromEntries(sizes),
+    );
+    const ids = disks.flatMap((disk) => disk.ids);
+    t.ok(
+      disks.every((disk) => disk.ids.some((id) => id.startsWith('wwn-0x'))),
+      'each with a world wide name',
+    );
+    t.equal(new Set(ids).size, ids.length, 'no name twice');
+
+    await initiator.logoutOfAll();
+    t.strictSame(await initiator.disks(), []);
+    t.ok(await rig.weftd.shutDown());
+    await rig.weftd.startAgain();
+    await initiator.discover(portal);
+    await initiator.loginToAllDiscovered();
+    t.strictSame(await initiator.disks(), disks, 'after weftd was started again');
+    await initiator.logoutOfAll();
+    for (const { name } of await client.volumes()) await client.removeVolume(name, { purge: true });
+  },
+);
+
+t.test('a persistent reservation keeps others out, outlives weftd, and is preempted', limit, async (t) => {
+  const volume = await rig.volume({ name: 'reserved', sizeBytes: 16 * MiB });
+  await initiator.addInterface('other', otherInitiator);
+  await initiator.login(volume);
+  await initiator.login(volume, {}, 'other');
+  const mine = await initiator.diskOf(volume, kernelInitiator);
+  const others = await initiator.diskOf(volume, otherInitiator);
+  t.not(mine, others);
+  const out = (action: string, disk: string) => rig.machine.attempt(`sg_persist --out ${action} ${disk}`);
+  const ok = async (action: string, disk: string) => {
+    const answer = await out(action, disk);
+    t.equal(answer.exitCode, 0, `${action}: ${answer.output}`);
+  };
+  const seen = (what: string, disk: string) => rig.run(`sg_persist --in --${what} ${disk}`);
+  const write = async (disk: string) =>
+    (await rig.machine.attempt(`dd if=/dev/zero of=${disk} bs=4k count=1 oflag=direct conv=notrunc`))
+      .exitCode;
+
+  await ok('--register --param-sark=0xa1 --param-aptpl', mine);
+  await ok('--reserve --param-rk=0xa1 --prout-type=1', mine);
+  t.equal(await write(mine), 0);
+  t.not(await write(others), 0, 'who has no reservation does not write');
+  await ok('--register --param-sark=0xb2 --param-aptpl', others);
+  t.equal((await out('--reserve --param-rk=0xb2 --prout-type=1', others)).exitCode, reservationConflict);
+  t.not(await write(others), 0, 'nor does who is registered only');
+  t.match(await seen('read-keys', others), /0xa1[\s\S]*0xb2/);
+
+  await rig.disturbed(async () => {
+    await rig.weftd.kill9();
+    await rig.weftd.startAgain();
+    await eventually('both sessions are back', recoveryLimitMs, async () => {
+      return (await initiator.states()).LOGGED_IN === 2;
+    });
+    // The first command after it is told of the restart.
+    for (const disk of [mine, others]) await rig.machine.attempt(`sg_turs ${disk}; sg_turs ${disk}`);
+  });
+  t.match(await seen('read-reservation', others), /Key=0xa1[\s\S]*Write Exclusive/, 'after kill -9');
+  t.not(await write(others), 0);
+  t.equal(await write(mine), 0);
+
+  await ok('--preempt --param-rk=0xb2 --param-sark=0xa1 --prout-type=1', others);
+  t.equal(await write(others), 0);
+  await rig.machine.attempt(`sg_turs ${mine}`);
+  t.not(await write(mine), 0, 'who was preempted does not write');
+  t.notMatch(await seen('read-keys', others), /0xa1/);
+  await ok('--clear --param-rk=0xb2', others);
+  t.equal(await write(mine), 0);
+  await initiator.logout(volume);
+  await client.removeVolume('reserved', { purge: true });
+});
+
+for (const type of ['ext4', 'xfs']) {
+  t.test(
+    `${type}: what fio wrote is there, fstrim gives its space back, and it grows in use`,
+    limit,
+    async (t) => {
+      const volume = await rig.volume({ name: type, sizeBytes: 320 * MiB });
+      await initiator.login(volume);
+      const disk = diskPath(volume);
+      await rig.run(`
+      mkfs.${type} -q ${disk}
+      mkdir -p /mnt/${type}
+      mount ${disk} /mnt/${type}
+      mkdir /mnt/${type}/fio`);
+      await rig.run(fio(type, `--directory=/mnt/${type}/fio`, { sizeMiB: 24, jobs: 2 }));
+      t.pass('fio verified what it wrote');
+
+      const usedBytes = async () => (await client.volume(type)).usedBytes;
+      const fullBytes = await eventually('what was written is stored', drainLimitMs, async () => {
+        const bytes = await usedBytes();
+        return bytes > 48 * MiB && (await client.status()).journal.usedBytes <= 4096 ? bytes : null;
+      });
+      await rig.run(`rm -r /mnt/${type}/fio; sync; fstrim /mnt/${type}`);
+      const leftBytes = await eventually('the space is given back', drainLimitMs, async () => {
+        const bytes = await usedBytes();
+        return bytes < fullBytes - 44 * MiB ? bytes : null;
+      });
+      t.comment(`used ${fullBytes / MiB} MiB, after fstrim ${leftBytes / MiB} MiB`);
+
+      const freeBytes = async () => Number(await rig.run(`df -B1 --output=avail /mnt/${type} | tail -n 1`));
+      const before = await freeBytes();
+      await client.updateVolume(type, { sizeBytes: 768 * MiB });
+      await rig.run(`
+      iscsiadm -m node -T ${volume.iqn} --rescan >/dev/null
+      ${type === 'ext4' ? `resize2fs ${disk}` : `xfs_growfs /mnt/${type}`}`);
+      t.equal(await rig.run(`blockdev --getsize64 ${disk}`), `${768 * MiB}\n`);
+      t.ok((await freeBytes()) > before + 400 * MiB, 'the file system has the new space');
+      await rig.run(
+        `dd if=/dev/urandom of=/mnt/${type}/new bs=1M count=8 conv=fsync && md5sum /mnt/${type}/new`,
+      );
+      await rig.run(`umount /mnt/${type}; ${checker(type)} ${disk}`);
+      await initiator.logout(volume);
+      await client.removeVolume(type, { purge: true });
+    },
+  );
+}
+
+t.test('the kernel had nothing to complain of', limit, async (t) => {
+  t.strictSame(await rig.kernelFaults(), []);
+  t.equal(await initiator.sessionCount(), 0);
+});
+
+function fio(name: string, where: string, { sizeMiB = 32, jobs = 1 }): string {
+  return `cd /tmp && fio --name=${name} ${where.startsWith('--') ? where : `--filename=$(readlink -f ${where})`} --size=${sizeMiB}m \
+    --numjobs=${jobs} --rw=randwrite --bsrange=4k-256k --iodepth=16 --ioengine=libaio --direct=1 \
+    --verify=crc32c --verify_fatal=1 --end_fsync=1`;
+}
+
+function checker(type: string): string {
+  return type === 'ext4' ? 'e2fsck -fn' : 'xfs_repair -n';
+}
