@@ -13,6 +13,10 @@ export interface DataDirectory {
   unlock(): void;
 }
 
+/** What a directory may hold that is new: what is made first, and what a provisioning tool puts there. */
+const expectedFirst =
+  /^(lock|lock-journal|lock-wal|lock-shm|label\.json\.new|lost\+found|admin\.token|secrets\.key)$/;
+
 /** Made in this order when a directory is new. */
 const parts = ['control.db', 'map.db', 'segments', 'journal'];
 
@@ -88,9 +92,7 @@ async function readLabel(path: string): Promise<StoreLabel | null> {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
   // A directory with data in it and no label is damaged or foreign: starting afresh in it could hide that data.
-  const strangers = (await readdir(path)).filter(
-    (name) => !/^(lock|lock-journal|lock-wal|lock-shm|label\.json\.new|lost\+found)$/.test(name),
-  );
+  const strangers = (await readdir(path)).filter((name) => !expectedFirst.test(name));
   if (strangers.length > 0) {
     throw new WeftError(
       'CORRUPT',

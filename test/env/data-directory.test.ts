@@ -85,6 +85,13 @@ t.test('a fresh ext4 file system is an empty directory', async (t) => {
   t.pass('lost+found is no data');
 });
 
+t.test('a directory with nothing but what a provisioning tool put there is a new one', async (t) => {
+  const path = t.testdir({ 'admin.token': 'token', 'secrets.key': 'keys' });
+  const opened = await openDataDirectory(path, 0);
+  t.equal(opened.label.starts, 1);
+  opened.unlock();
+});
+
 t.test('the label is these bytes', async (t) => {
   const label = {
     nodeId: '00000000-0000-4000-8000-000000000000',
