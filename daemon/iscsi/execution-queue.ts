@@ -40,9 +40,17 @@ export class ExecutionQueue {
       this.begin(task);
       return;
     }
-    if (task.pdu.attribute === TaskAttribute.headOfQueue) this.ready.unshift(task);
-    else this.ready.push(task);
+    this.ready.splice(this.placeOf(task), 0, task);
     this.startReady();
+  }
+
+  /** An ORDERED task that is ready before an older one, whose data came later, waits for it: that one goes first. */
+  private placeOf(task: Task): number {
+    if (task.pdu.attribute === TaskAttribute.headOfQueue) return 0;
+    const younger = this.ready.findIndex(
+      ({ pdu, cmdSn }) => pdu.attribute === TaskAttribute.ordered && serialBefore(task.cmdSn, cmdSn),
+    );
+    return younger < 0 ? this.ready.length : younger;
   }
 
   remove(task: Task): void {

@@ -195,6 +195,17 @@ t.test(
   },
 );
 
+t.test('an ORDERED command waits for data of an older one, and goes on after it', async (t) => {
+  const { session } = await openPortal(t);
+  const initiator = await session({ keys: { InitialR2T: 'Yes', ImmediateData: 'No' } });
+  const writing = initiator.command(writeCdb(0, 8), { write: 4096 });
+  const ordered = initiator.command(testUnitReady, { attribute: 2 });
+  const younger = initiator.command(testUnitReady);
+  const r2t = (await initiator.next())!;
+  initiator.dataOut(writing, r2t.header.readUInt32BE(20), 0, 0, Buffer.alloc(4096), true);
+  for (const itt of [writing, ordered, younger]) t.match(await initiator.collect(itt), { status: 0 });
+});
+
 t.test('NOP-Out is answered with its data; SNACK, duplicates and unknown opcodes are rejected', async (t) => {
   const { device, session } = await openPortal(t);
   const initiator = await session();
