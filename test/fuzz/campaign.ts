@@ -26,11 +26,15 @@ export interface Failure {
   what: string;
   /** What was being said when it was noticed. */
   suspects: Conversation[];
+  /** What was said at last on the connection it was noticed on. */
+  trace: string[];
 }
 
 export interface Result {
   inputs: number;
   commands: number;
+  /** Commands that ended with GOOD. */
+  good: number;
   conversations: number;
   loggedIn: number;
   seconds: number;
@@ -68,7 +72,7 @@ export class Campaign {
     this.#wanted = wanted;
     this.#next = wanted.range?.from ?? 0;
     this.#result = {
-      ...{ inputs: 0, commands: 0, conversations: 0, loggedIn: 0, seconds: 0 },
+      ...{ inputs: 0, commands: 0, good: 0, conversations: 0, loggedIn: 0, seconds: 0 },
       ...{ warmRssBytes: 0, endRssBytes: 0, dataBytes: 0, failure: null },
       healthy: { operations: 0, slowestMs: 0, p99Ms: 0, complaint: null },
     };
@@ -84,7 +88,7 @@ export class Campaign {
     while (result.failure === null && !this.#isEnough()) {
       const batch = await this.#batch();
       const complaint = await this.#weftd.complaint();
-      if (complaint !== null) result.failure ??= { what: complaint, suspects: batch };
+      if (complaint !== null) result.failure ??= { what: complaint, suspects: batch, trace: [] };
       if (result.failure !== null) break;
       const { rssBytes } = await this.#weftd.vitals();
       if (result.inputs <= this.#wanted.inputs * warmUpShare || result.warmRssBytes === 0) {
@@ -103,7 +107,7 @@ export class Campaign {
   async #verdict(): Promise<void> {
     const result = this.#result;
     const fail = (what: string) => {
-      result.failure ??= { what, suspects: [] };
+      result.failure ??= { what, suspects: [], trace: [] };
     };
     const growth = await this.#weftd.fileGrowth();
     result.dataBytes = growth.bytes;
@@ -137,7 +141,7 @@ export class Campaign {
         latest.push(conversation);
         if (latest.length > heldAtOnce) latest.shift();
         const isDead = !this.#weftd.isAlive;
-        if (isDead) this.#result.failure ??= { what: 'weftd died', suspects: [...latest, ...this.#speaking] };
+        if (isDead) this.#died([...latest, ...this.#speaking]);
         this.#count(conversation, outcome);
       }
     };
@@ -145,14 +149,19 @@ export class Campaign {
     return latest;
   }
 
+  #died(suspects: Conversation[]): void {
+    this.#result.failure ??= { what: 'weftd died', suspects, trace: [] };
+  }
+
   #count(conversation: Conversation, outcome: Outcome): void {
     const result = this.#result;
     result.conversations += 1;
     result.inputs += outcome.inputs;
     result.commands += outcome.commands;
+    result.good += outcome.good;
     if (outcome.isLoggedIn) result.loggedIn += 1;
     if (outcome.flaw === null) return;
     const what = `conversation ${conversation.number}: ${outcome.flaw}`;
-    result.failure ??= { what, suspects: [conversation] };
+    result.failure ??= { what, suspects: [conversation], trace: outcome.trace };
   }
 }

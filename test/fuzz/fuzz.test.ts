@@ -47,7 +47,8 @@ t.test(`${fixedInputs} inputs from seed ${fixedSeed}`, async (t) => {
   const result = await fuzz(fixedSeed, fixedInputs);
   t.equal(result.failure?.what, undefined, replayOf(fixedSeed, result));
   t.ok(result.loggedIn > result.conversations / 2, 'most conversations got past the login');
-  t.ok(result.commands > result.inputs / 2, 'and most inputs are commands');
+  t.ok(result.commands > result.inputs / 2, 'most inputs are commands');
+  t.ok(result.good > result.commands / 5, `${result.good} of ${result.commands} of them ended with GOOD`);
   t.ok(result.healthy.operations > 500, `the healthy session did ${result.healthy.operations} operations`);
 });
 

@@ -75,7 +75,8 @@ function tell({ inputs: sent, conversations, rssBytes }: Progress): void {
 }
 
 /** Says how to have it again, alone and short where that is possible. */
-async function explain({ what, suspects }: Failure): Promise<void> {
+async function explain({ what, suspects, trace }: Failure): Promise<void> {
+  for (const line of trace) say(line);
   say(`FAILED: ${what}`);
   const first = Math.min(...suspects.map(({ number }) => number));
   const last = Math.max(...suspects.map(({ number }) => number));
@@ -95,7 +96,7 @@ async function explain({ what, suspects }: Failure): Promise<void> {
 function describe(result: Result): void {
   const { healthy } = result;
   say(
-    `${result.inputs} inputs (${result.commands} commands) in ${result.conversations} conversations, ` +
+    `${result.inputs} inputs (${result.commands} commands, ${result.good} of them GOOD) in ${result.conversations} conversations, ` +
       `${result.loggedIn} of them logged in, ${result.seconds.toFixed(1)} s`,
   );
   say(

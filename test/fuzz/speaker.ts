@@ -27,10 +27,17 @@ export interface Addressee {
 export interface Outcome {
   inputs: number;
   commands: number;
+  /** Commands that ended with GOOD: how deep it got. */
+  good: number;
   isLoggedIn: boolean;
   /** What the target did that it must not do, or did not do in time. */
   flaw: string | null;
+  /** With a flaw: the headers of the last PDUs, in hexadecimal, ">" for ours. */
+  trace: string[];
 }
+
+/** Of a conversation's PDUs, how many are remembered. */
+const traceLength = 120;
 
 /** How long anything that has to be answered may take, in ms: longer than any command takes on a busy machine. */
 export const answerLimitMs = 20_000;
@@ -51,7 +58,7 @@ export class Speaker {
   readonly #addressee: Addressee;
   readonly #check = new AnswerCheck((answer) => this.#answered(answer));
   readonly #live = new Map<number, Live>();
-  readonly #outcome: Outcome = { inputs: 0, commands: 0, isLoggedIn: false, flaw: null };
+  readonly #outcome: Outcome = { inputs: 0, commands: 0, good: 0, isLoggedIn: false, flaw: null, trace: [] };
   /** As negotiated; the defaults until the login is over. */
   readonly #keys = new Map<string, string>();
   #cmdSn = 0;
@@ -63,6 +70,7 @@ export class Speaker {
   #challenge: { id: number; bytes: Buffer; hash: string } | null = null;
   #loginAnswer: Answer | null = null;
   #pinged = new Set<number>();
+  readonly #headers: [whose: '<' | '>', header: Buffer][] = [];
   /** Whoever waits for something to change. */
   readonly #wakers = new Set<() => void>();
   /** Ends when everything said so far is written: pieces of two PDUs never mix. */
@@ -97,6 +105,7 @@ export class Speaker {
       speaker.#outcome.flaw ??= (error as Error).message;
     }
     socket.destroy();
+    if (speaker.#outcome.flaw !== null) speaker.#outcome.trace = speaker.#told();
     return speaker.#outcome;
   }
 
@@ -342,6 +351,7 @@ export class Speaker {
 
   async #write(bytes: Buffer): Promise<void> {
     if (this.#isOver) return;
+    this.#remember('>', bytes);
     const { cutAfterBytes, pieceBytes } = this.#conversation;
     const leftBytes = cutAfterBytes === null ? bytes.length : cutAfterBytes - this.#sentBytes;
     const sending = bytes.subarray(0, leftBytes);
@@ -396,10 +406,11 @@ export class Speaker {
 
   #answered(answer: Answer): void {
     const { opcode, itt, header } = answer;
+    this.#remember('<', header);
     if (opcode === TargetOpcode.loginResponse) this.#loginAnswered(answer);
     else if (!this.#outcome.isLoggedIn) throw new Error('an answer before the login');
     else if (opcode === TargetOpcode.dataIn) this.#dataIn(answer);
-    else if (opcode === TargetOpcode.scsiResponse) this.#live.delete(itt);
+    else if (opcode === TargetOpcode.scsiResponse) this.#ended(itt, header[3]!);
     else if (opcode === TargetOpcode.reject) this.#rejected(tagOfRejected(answer.data));
     else if (opcode === TargetOpcode.r2t) void this.#solicited(answer);
     else if (opcode === TargetOpcode.nopIn) {
@@ -407,6 +418,11 @@ export class Speaker {
       const ttt = header.readUInt32BE(20);
       if (ttt !== noTag) void this.#pingAnswer(ttt);
     }
+  }
+
+  #ended(itt: number, status: number): void {
+    this.#live.delete(itt);
+    if (status === 0) this.#outcome.good += 1;
   }
 
   #rejected(itt: number): void {
@@ -434,7 +450,7 @@ export class Speaker {
     const live = this.#live.get(itt);
     // Of a tag that was used twice, either may be meant.
     if (live === undefined || !this.#conversation.orderly) {
-      if ((flags & 1) === 1) this.#live.delete(itt);
+      if ((flags & 1) === 1) this.#ended(itt, header[3]!);
       return;
     }
     const { step } = live;
@@ -444,7 +460,7 @@ export class Speaker {
     live.receivedBytes += data.length;
     if (!step.reads || live.receivedBytes > step.expectedBytes)
       throw new Error('more data-in than announced');
-    if ((flags & 1) === 1) this.#live.delete(itt);
+    if ((flags & 1) === 1) this.#ended(itt, header[3]!);
   }
 
   async #solicited({ itt, header }: Answer): Promise<void> {
@@ -475,6 +491,15 @@ export class Speaker {
       damage: [],
     });
     await this.#send(encoded.bytes, true);
+  }
+
+  #remember(whose: '<' | '>', bytes: Buffer): void {
+    this.#headers.push([whose, bytes.subarray(0, 48)]);
+    if (this.#headers.length > 2 * traceLength) this.#headers.splice(0, traceLength);
+  }
+
+  #told(): string[] {
+    return this.#headers.slice(-traceLength).map(([whose, header]) => `${whose} ${header.toString('hex')}`);
   }
 
   /** Waits until that holds, the connection is over, or the time is; says whether it holds. */
