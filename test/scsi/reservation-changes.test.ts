@@ -232,6 +232,15 @@ t.test('PREEMPT with the key of the holder takes the reservation over', async (t
   ]);
 });
 
+t.test('PREEMPT that keeps the type tells nobody that a reservation was released', async (t) => {
+  const ledger = withTwo();
+  ledger.register('c', 0n, 0xcn);
+  ledger.reserve('b', 0xbn, 5);
+  t.equal(ledger.preempt('a', 0xan, 0xbn, 5), 'done');
+  t.same(ledger.state.reservation, { type: 5, holder: 'a' });
+  t.same(ledger.heard, [['b', sense.registrationsPreempted]]);
+});
+
 t.test('PREEMPT with the key of another than the holder leaves the reservation', async (t) => {
   const ledger = withTwo();
   ledger.register('c', 0n, 0xcn);

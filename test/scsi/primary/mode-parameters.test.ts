@@ -245,6 +245,21 @@ t.test('a MODE SELECT that cannot be saved has changed nothing', async (t) => {
   t.ok(unit.control.softwareWriteProtect, 'protected as before');
 });
 
+t.test('what could not be saved does not come with the next save, nor after a reset', async (t) => {
+  const { server, first, kept } = bench();
+  kept.failure = new WeftError('IO_ERROR', 'x');
+  t.equal(await select(first, controlWith('06', '08'), '11'), '04/44/00');
+  kept.failure = null;
+  const register = Buffer.alloc(24);
+  register[15] = 1;
+  register[20] = 1;
+  t.equal(await first.result('5f 00 00 00 00 00 00 00 18 00', register), 'GOOD');
+  t.equal(kept.durable?.modeParameters, null);
+  server.resetUnit(Buffer.alloc(8));
+  await first.result('00');
+  t.equal((await first.data('1a 08 0a 00 ff')).toString('hex', 4), control);
+});
+
 t.test('write protection ends when its end is durable', async (t) => {
   const { first, second, kept } = bench();
   await select(first, controlWith('02', '08'), '11');
