@@ -45,8 +45,8 @@ export interface AccessEnv {
 
 /** iSCSI names compare in lower case (RFC 7143 §4.2.7.2). */
 export function isListed({ allowedInitiators: list }: AccessRecord, initiator: string): boolean {
-  const name = initiator.toLowerCase();
   if (list.length === 0) return true;
+  const name = initiator.toLowerCase();
   return list.some((entry) => (entry.endsWith('*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
 }
 

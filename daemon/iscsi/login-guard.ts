@@ -31,8 +31,10 @@ const addressRate: Rate = { burst: 100, perSecond: 5 };
 const maxEntries = 10_000;
 /** Failures that are remembered in words; the same again is counted. */
 const maxRemembered = 100;
-/** Between two log lines about refused floods. */
-const reportIntervalMs = 10_000;
+/** Log lines of one address. A flood shall not flood the log: what is left out is counted in a later line. */
+const reportRate: Rate = { burst: 100, perSecond: 1 };
+/** The same for logins that were refused for the failures before them, of all addresses. */
+const throttledReportRate: Rate = { burst: 1, perSecond: 0.1 };
 
 /** Names are those an initiator gave, and were checked for their form only. */
 export interface LoginAttempt {
@@ -69,8 +71,9 @@ export class LoginGuard {
   /** Attempts that ended well. */
   private readonly proven = new Map<string, true>();
   private readonly remembered = new Map<string, FailedLogin>();
+  /** By address, and one of all that were throttled. */
+  private readonly reports = new Map<string, Bucket>();
   private unreported = 0;
-  private reportedMs = Number.NEGATIVE_INFINITY;
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -98,28 +101,32 @@ export class LoginGuard {
     put(this.proven, key, true, maxEntries);
   }
 
-  /** Counts and remembers a login that was refused, for whatever reason. */
-  remember(attempt: LoginAttempt, reason: string): void {
+  /**
+   * Counts and remembers a login that was refused, for whatever reason.
+   * @param isThrottled by `allows`.
+   * @returns how many a log line about it stands for; 0: none is to be written.
+   */
+  refused(attempt: LoginAttempt, reason: string, isThrottled: boolean): number {
     this.counts.failed += 1;
+    if (isThrottled) this.counts.throttled += 1;
+    else this.remember(attempt, reason);
+    this.unreported += 1;
+    const rate = isThrottled ? throttledReportRate : reportRate;
+    const key = isThrottled ? 'throttled' : sourceOf(attempt.address);
+    if (this.tokensOf(this.reports, key, rate) < 1) return 0;
+    this.take(this.reports, key, rate);
+    const logins = this.unreported;
+    this.unreported = 0;
+    return logins;
+  }
+
+  private remember(attempt: LoginAttempt, reason: string): void {
     const address = sourceOf(attempt.address);
     const { initiator, target } = attempt;
     const key = `${keyOf(address, attempt)}\0${reason}`;
     const count = (this.remembered.get(key)?.count ?? 0) + 1;
     const lastMs = this.clock.nowMs();
     put(this.remembered, key, { address, initiator, target, reason, count, lastMs }, maxRemembered);
-  }
-
-  /** Counts a login refused by `allows`; answers how many to log now, or 0: a flood shall not flood the log. */
-  throttled(): number {
-    this.counts.failed += 1;
-    this.counts.throttled += 1;
-    this.unreported += 1;
-    const nowMs = this.clock.monotonicMs();
-    if (nowMs - this.reportedMs < reportIntervalMs) return 0;
-    this.reportedMs = nowMs;
-    const report = this.unreported;
-    this.unreported = 0;
-    return report;
   }
 
   /** The last first. */

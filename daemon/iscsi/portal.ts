@@ -239,14 +239,10 @@ export class Portal {
     const facts = { ...attempt, status: status.toString(16).padStart(4, '0'), reason };
     if (status < LoginStatus.initiatorError) {
       environment.log?.info(facts, 'iSCSI initiator sent on');
-    } else if (reason !== throttledReason) {
-      guard.remember(attempt, reason);
-      environment.log?.warn(facts, 'iSCSI login refused');
-    } else {
-      const logins = guard.throttled();
-      if (logins > 0)
-        environment.log?.warn({ ...facts, logins }, 'iSCSI logins refused: too many have failed');
+      return;
     }
+    const logins = guard.refused(attempt, reason, reason === throttledReason);
+    if (logins > 0) environment.log?.warn({ ...facts, logins }, 'iSCSI login refused');
   }
 
   private loggedIn(connection: TargetConnection): void {
