@@ -86,22 +86,25 @@ t.test('a proof is a clean slate', async (t) => {
   }
 });
 
-t.test('however many sources there are they take bounded memory, and the same failure again is counted', async (t) => {
-  const clock = new ManualClock();
-  const guard = new LoginGuard(clock);
-  for (let n = 0; n < 50_000; n += 1) {
-    const flood = attempt(`10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`);
-    guard.failed(flood);
-    guard.refused(flood, 'CHAP failed', false);
-  }
-  t.equal(guard.recentFailures().length, 100);
-  for (let n = 0; n < 7; n += 1) guard.refused(attempt('192.0.2.1'), 'CHAP failed', false);
-  t.match(guard.recentFailures()[0], { address: '192.0.2.1', reason: 'CHAP failed', count: 7 });
-  t.equal(guard.counts.failed, 50_007);
-  const sizes = Object.values(guard).flatMap((value) => (value instanceof Map ? [value.size] : []));
-  t.equal(sizes.length, 5);
-  for (const size of sizes) t.ok(size <= 10_000, `${size} entries`);
-});
+t.test(
+  'however many sources there are they take bounded memory, and the same failure again is counted',
+  async (t) => {
+    const clock = new ManualClock();
+    const guard = new LoginGuard(clock);
+    for (let n = 0; n < 50_000; n += 1) {
+      const flood = attempt(`10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`);
+      guard.failed(flood);
+      guard.refused(flood, 'CHAP failed', false);
+    }
+    t.equal(guard.recentFailures().length, 100);
+    for (let n = 0; n < 7; n += 1) guard.refused(attempt('192.0.2.1'), 'CHAP failed', false);
+    t.match(guard.recentFailures()[0], { address: '192.0.2.1', reason: 'CHAP failed', count: 7 });
+    t.equal(guard.counts.failed, 50_007);
+    const sizes = Object.values(guard).flatMap((value) => (value instanceof Map ? [value.size] : []));
+    t.equal(sizes.length, 5);
+    for (const size of sizes) t.ok(size <= 10_000, `${size} entries`);
+  },
+);
 
 t.test('a flood of bad logins is counted whole and logged in part', async (t) => {
   const clock = new ManualClock();
