@@ -6,7 +6,7 @@ import { execa } from 'execa';
 
 export interface SessionPlan {
   url: string;
-  mode: 'idle' | 'randread' | 'randwrite' | 'randrw' | 'write';
+  mode: 'idle' | 'once' | 'randread' | 'randwrite' | 'randrw' | 'write';
   blockBytes: number;
   queueDepth: number;
 }

@@ -2,9 +2,10 @@
  * Many iSCSI sessions in one process: logs all of them in, lets each do what it is told for some seconds, and reports
  * what each got. One thread, libiscsi's asynchronous calls, closed loops (each answer is followed by the next command).
  *
- *   sessions SECONDS <LIST      a line of LIST for each session:  URL idle|randread|randwrite|randrw|write BS QD
+ *   sessions SECONDS <LIST      a line of LIST for each session:  URL idle|once|randread|randwrite|randrw|write BS QD
  *
- * Writes a line of JSON when all are logged in, and one at the end. Idle sessions answer the target's pings.
+ * Writes a line of JSON when all are logged in, and one at the end. Idle sessions answer the target's pings; those of
+ * `once` write and read QD times in all, and are idle then.
  * Built by bench/session-load.ts:  gcc -O2 -Wall -Wextra -Werror -o sessions bench/sessions.c -liscsi
  * Exit codes: 0 measured, 1 wrong use or no login, 2 a command failed or a connection was lost, 3 no answer for 30 seconds.
  */
@@ -22,8 +23,8 @@
 enum { MAX_SESSIONS = 4096, LOGINS_AT_ONCE = 32, STALL_SECONDS = 30, DATA_BYTES = 8 << 20, SINK_BYTES = 4 << 20 };
 static const double WARM_UP_SECONDS = 0.5;
 
-enum mode { IDLE, RANDREAD, RANDWRITE, RANDRW, WRITE };
-static const char *const mode_names[] = { "idle", "randread", "randwrite", "randrw", "write" };
+enum mode { IDLE, ONCE, RANDREAD, RANDWRITE, RANDRW, WRITE };
+static const char *const mode_names[] = { "idle", "once", "randread", "randwrite", "randrw", "write" };
 
 struct session {
 	struct iscsi_context *iscsi;
@@ -96,7 +97,7 @@ static void answered(struct iscsi_context *iscsi, int status, void *command_data
 			session->slowest_ns = latency;
 	}
 	scsi_free_scsi_task(task);
-	if (issuing)
+	if (issuing && session->mode != ONCE)
 		issue(slot);
 }
 
@@ -109,6 +110,8 @@ static void issue(struct slot *slot)
 
 	if (session->mode == RANDRW)
 		is_write = (next_random() >> 40) & 1;
+	if (session->mode == ONCE)
+		is_write = session->outstanding & 1;
 	if (session->mode == WRITE) {
 		block = session->next_block;
 		session->next_block = (block + 1) % session->blocks;
@@ -230,7 +233,7 @@ static void run(double seconds)
 	int busy = 0;
 
 	for (int i = 0; i < session_count; i++)
-		busy += sessions[i].mode != IDLE;
+		busy += sessions[i].mode > ONCE;
 	issuing = 1;
 	begin_ns = now_ns() + (uint64_t)(WARM_UP_SECONDS * 1e9);
 	end_ns = begin_ns + (uint64_t)(seconds * 1e9);
@@ -282,7 +285,7 @@ int main(int argc, char **argv)
 	struct rlimit files;
 
 	if (seconds <= 0) {
-		fprintf(stderr, "usage: sessions SECONDS <LIST, with lines of URL idle|randread|randwrite|randrw|write BS QD\n");
+		fprintf(stderr, "usage: sessions SECONDS <LIST, with lines of URL idle|once|randread|randwrite|randrw|write BS QD\n");
 		return 1;
 	}
 	getrlimit(RLIMIT_NOFILE, &files);

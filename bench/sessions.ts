@@ -15,8 +15,10 @@ import {
 
 const volumeBytes = 64 * MiB;
 const sharesOfASecond = 100; // USER_HZ, which Linux fixes for /proc
-/** After logging in, and after logging out, before memory is looked at. */
-const settleMs = 4_000;
+/** After logging in, and after logging out, before memory is looked at; a thousand sessions' data goes through in it. */
+const settleMs = 10_000;
+/** What used sessions have written, and read: enough to have touched every buffer of theirs. */
+const usedBytes = 256 * KiB;
 const busySessions = 64;
 
 interface Weftd {
@@ -59,14 +61,16 @@ async function withWeftd(volumes: number, measure: (weftd: Weftd) => Promise<voi
   }
 }
 
-async function idle(count: number, volumes: number, seconds: number): Promise<void> {
+async function idle(count: number, volumes: number, seconds: number, isUsed: boolean): Promise<void> {
   await withWeftd(volumes, async ({ process, urls, program }) => {
     const pid = process.pid!;
-    // One session first: what the first login alone allocates is not a session's.
-    const plan = (index: number): SessionPlan => ({
-      ...{ url: urls[index % urls.length]!, mode: 'idle', blockBytes: 0, queueDepth: 0 },
-    });
-    await (await startSessions(program, [plan(0)], 0.5)).finished;
+    // Some first: what the node allocates once and for all, its pools and caches too, is not a session's.
+    const work = isUsed
+      ? ({ mode: 'once', blockBytes: usedBytes, queueDepth: 2 } as const)
+      : ({ mode: 'idle', blockBytes: 0, queueDepth: 0 } as const);
+    const plan = (index: number): SessionPlan => ({ url: urls[index % urls.length]!, ...work });
+    const first = Array.from({ length: isUsed ? count : 1 }, (_, index) => plan(index));
+    await (await startSessions(program, first, isUsed ? settleMs / 1000 : 0.5)).finished;
     await delay(settleMs);
     const before = await residentBytes(pid);
     const plans = Array.from({ length: count }, (_, index) => plan(index));
@@ -83,7 +87,8 @@ async function idle(count: number, volumes: number, seconds: number): Promise<vo
     await delay(settleMs);
     const left = (await residentBytes(pid)) - before;
     const perSession = (bytes: number) => `${(bytes / count / KiB).toFixed(1)} KiB`;
-    say(`${count} idle sessions on ${volumes} volume${volumes === 1 ? '' : 's'}`);
+    const history = isUsed ? `, which have each written and read ${usedBytes / KiB} KiB` : '';
+    say(`${count} idle sessions on ${volumes} volume${volumes === 1 ? '' : 's'}${history}`);
     say(`  memory   ${perSession(grown)} a session; ${perSession(after)} after ${seconds} s of pings`);
     say(
       `           ${(grown / MiB).toFixed(0)} MiB in all, ${(left / MiB).toFixed(0)} MiB of it when they have gone`,
@@ -157,8 +162,9 @@ if (!(sessions >= 1 && idleSeconds > 0 && seconds > 0)) program.error('everythin
 
 const memory = `${(totalmem() / 2 ** 30).toFixed(1)} GiB`;
 say(`${cpus().length} cores (${cpus()[0]?.model}), ${memory}, Linux ${release()}, Node ${process.version}`);
-await idle(sessions, 100, idleSeconds);
-await idle(sessions, 1, idleSeconds);
+await idle(sessions, 100, idleSeconds, false);
+await idle(sessions, 1, idleSeconds, false);
+await idle(sessions, 100, idleSeconds, true);
 const deep = { blockBytes: 4096, queueDepth: 8 };
 await busy('4 KiB random reads at queue depth 8', () => ({ mode: 'randread', ...deep }), seconds);
 await busy('4 KiB random writes at queue depth 8', () => ({ mode: 'randwrite', ...deep }), seconds);
