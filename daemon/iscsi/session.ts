@@ -198,19 +198,24 @@ export class Session {
   // Task management
 
   private takeTaskManagement(bhs: Buffer): void {
+    if (isImmediate(bhs) && this.managementRequests >= maxManagementRequests) {
+      this.reject(bhs, RejectReason.tooManyImmediate);
+      return;
+    }
     const request = Buffer.from(bhs);
+    this.numbering.inTurn(bhs, () => this.manage(request));
+  }
+
+  private manage(request: Buffer): void {
     if (this.managementRequests >= maxManagementRequests) {
-      if (isImmediate(bhs)) this.reject(bhs, RejectReason.tooManyImmediate);
-      else this.numbering.inTurn(bhs, () => this.answerManagement(request, TaskManagementStatus.rejected));
+      this.answerManagement(request, TaskManagementStatus.rejected);
       return;
     }
     this.managementRequests += 1;
-    this.numbering.inTurn(bhs, () =>
-      manageTasks(this, request, (status) => {
-        this.managementRequests -= 1;
-        if (!this.isClosed) this.answerManagement(request, status);
-      }),
-    );
+    manageTasks(this, request, (status) => {
+      this.managementRequests -= 1;
+      if (!this.isClosed) this.answerManagement(request, status);
+    });
   }
 
   private answerManagement(request: Buffer, status: number): void {

@@ -43,6 +43,33 @@ t.test('every key is answered by its rule', async (t) => {
   }
 });
 
+t.test('every number is taken within its range, and out of it rejected', async (t) => {
+  const ranges: [key: string, low: number, high: number][] = [
+    ['MaxConnections', 1, 65_535],
+    ['MaxRecvDataSegmentLength', 512, 16_777_215],
+    ['MaxBurstLength', 512, 16_777_215],
+    ['FirstBurstLength', 512, 16_777_215],
+    ['DefaultTime2Wait', 0, 3600],
+    ['DefaultTime2Retain', 0, 3600],
+    ['MaxOutstandingR2T', 1, 65_535],
+    ['ErrorRecoveryLevel', 0, 2],
+    ['iSCSIProtocolLevel', 0, 31],
+  ];
+  for (const [key, low, high] of ranges) {
+    const answer = (value: number) => negotiateKey(key, String(value), defaultParameters())?.[1];
+    for (const good of [low, high]) t.not(answer(good), 'Reject', `${key}=${good}`);
+    for (const bad of [low - 1, high + 1, low + 0.5]) t.equal(answer(bad), 'Reject', `${key}=${bad}`);
+  }
+});
+
+t.test('in discovery, keys about commands and data are irrelevant', async (t) => {
+  for (const key of ['MaxConnections', 'InitialR2T', 'MaxBurstLength', 'DataPDUInOrder']) {
+    t.same(negotiateKey(key, '1', defaultParameters(), true), [key, 'Irrelevant']);
+  }
+  t.same(negotiateKey('HeaderDigest', 'CRC32C,None', defaultParameters(), true), ['HeaderDigest', 'CRC32C']);
+  t.same(negotiateKey('X-com.example', '1', defaultParameters(), true), ['X-com.example', 'NotUnderstood']);
+});
+
 t.test('what was negotiated is what the session runs with', async (t) => {
   const parameters = defaultParameters();
   for (const [key, value] of [

@@ -197,3 +197,13 @@ t.test('data of an aborted write does no harm to a write that has its tag next',
   t.match(await initiator.collect(itt), { status: 0 });
   t.ok(device.bytes.subarray(0, 4096).equals(data));
 });
+
+t.test('requests outside the window are ignored, and count for nothing', async (t) => {
+  const { session } = await openPortal(t);
+  const initiator = await session();
+  for (let n = 0; n < 40; n += 1) {
+    const words = { 20: noTag, 24: initiator.cmdSn - 1 };
+    initiator.send({ opcode: 0x02, flags: 0x82, itt: initiator.itt(), words });
+  }
+  t.equal(await answerTo(initiator, manage(initiator, 2)), 0);
+});
