@@ -8,6 +8,7 @@ import type { LoginRecords, VolumeHost, VolumeSession } from './control/volume-h
 import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
+import type { CopyUnit } from './scsi/copy/extended-copy.ts';
 import { LogicalUnit } from './scsi/logical-unit.ts';
 import { initiatorNameOf } from './scsi/nexus-name.ts';
 import type { UnitStateStore } from './scsi/unit-state-store.ts';
@@ -64,6 +65,7 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
           if (this.#portal === null) done();
           else this.#portal.abortTasks(iqn, nexus, lun, done);
         },
+        findElsewhere: (nexus, isMeant) => this.#findForCopy(iqn, nexus, isMeant),
       });
     this.#targets.set(iqn, target);
     const identity = { volumeKey: record.volumeKey, chunkSizeBytes: record.chunkSizeBytes };
@@ -128,15 +130,19 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
    * wait for what it has in the device.
    */
   async dropSessions(record: VolumeRecord, initiator: string | null): Promise<void> {
+    const served = this.#find(record);
     if (record.group === null) {
       await this.#portal?.dropSessions(iqnOf(record), initiator ?? undefined);
+      const isMeant = (nexus: string) => initiator === null || initiatorNameOf(nexus) === initiator;
+      // What it has copied to or from the volume by way of another target.
+      await served?.unit.copies.visitsOver(isMeant);
       return;
     }
-    const served = this.#find(record);
     if (served === undefined) return;
     const { unit } = served;
     const fenced = unit.nexusNames().filter((nexus) => served.admit(initiatorNameOf(nexus)) !== null);
     await new Promise<void>((resolve) => unit.whenIdle(fenced, resolve));
+    await unit.copies.visitsOver((nexus) => served.admit(initiatorNameOf(nexus)) !== null);
   }
 
   /** In a group, a session stays while any volume lists its initiator, and loses those that do not. */
@@ -212,6 +218,32 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
   async close(): Promise<void> {
     const served = [...this.#targets.values()].flatMap((target) => target.volumes());
     await Promise.all(served.map(({ volume }) => volume.close()));
+  }
+
+  /**
+   * A volume of another target than the one the command came to, for a copy: the login there must be one that this session's
+   * would be. So it is served now, lists and admits the initiator, and asks for no secret, or for the very one this
+   * session's target asks for. A name alone proves nothing where there is a secret.
+   */
+  #findForCopy(askedIqn: string, nexus: string, isMeant: (unit: LogicalUnit) => boolean): CopyUnit | null {
+    const initiator = initiatorNameOf(nexus);
+    for (const target of this.#targets.values()) {
+      const served = target.volumes().find(({ unit }) => isMeant(unit));
+      if (served === undefined) continue;
+      const { record, unit } = served;
+      const isAdmitted = this.#env.lists(record, initiator) && served.admit(initiator) === null;
+      if (!isAdmitted || !this.#isSameSecret(askedIqn, record)) return null;
+      const nexuses = unit.nexusNames().filter((each) => initiatorNameOf(each) === initiator);
+      return { unit, nexuses: nexuses.length > 0 ? nexuses : [nexus] };
+    }
+    return null;
+  }
+
+  #isSameSecret(provenIqn: string, wanted: VolumeRecord): boolean {
+    const { chap: asks } = this.#env.credentials(wanted);
+    if (asks === null) return true;
+    const proven = this.find(provenIqn)?.chap ?? null;
+    return proven !== null && proven.user === asks.user && proven.secret === asks.secret;
   }
 
   #find(record: VolumeRecord): ServedVolume | undefined {

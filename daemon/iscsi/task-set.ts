@@ -216,7 +216,7 @@ export class TaskSet {
     task.state = 'executing';
     const { lun, cdb } = task.pdu;
     const dataOut = task.buffer ?? noData;
-    const command = { lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus, port };
+    const command = { lun, cdb, dataOut, expectedInBytes: task.inBytes, nexus, port, request: task };
     device.execute(command, (reply) => this.executed(task, reply));
   }
 

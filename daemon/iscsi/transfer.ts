@@ -93,6 +93,10 @@ export class Task {
     this.isNumbered = isNumbered;
   }
 
+  get isAborted(): boolean {
+    return this.fate !== 'answered';
+  }
+
   get outBytes(): number {
     return this.pdu.writes ? this.pdu.expectedBytes : 0;
   }

@@ -13,6 +13,8 @@ import { read, write } from './block/read-write.ts';
 import { unmap } from './block/unmap.ts';
 import { verify, writeAndVerify } from './block/verify.ts';
 import { writeSame } from './block/write-same.ts';
+import { copyStatus, failedSegmentDetails, operatingParameters } from './copy/copy-results.ts';
+import { extendedCopy } from './copy/extended-copy.ts';
 import { receiveDiagnosticResults, sendDiagnostic } from './primary/diagnostics.ts';
 import { logSense } from './primary/log-pages.ts';
 import { modeSelect6, modeSelect10, modeSense6, modeSense10 } from './primary/mode-parameters.ts';
@@ -56,6 +58,7 @@ const usage12 = (flags: string): string => `${flags} ffffffff ffffffff 3f 00`;
 const usage16 = (flags: string): string => `${flags} ffffffffffffffff ffffffff 3f 00`;
 const usageIn = (action: string): string => `${action} 0000000000 ffff 00`;
 const usageOut = (action: string): string => `${action} ff 0000 ffffffff 00`;
+const usageCopy = (listId: string): string => `1f ${listId} 00000000000000 ffffffff 00 00`;
 
 /** In the order of their operation codes. */
 export const commands: readonly CommandEntry[] = [
@@ -106,6 +109,10 @@ export const commands: readonly CommandEntry[] = [
     persistentOut.registerAndIgnoreExistingKey,
   ),
   entry('REGISTER AND MOVE', 0x5f, 0x07, usageOut('1f'), 'status', persistentOut.registerAndMove),
+  entry('EXTENDED COPY(LID1)', 0x83, 0x00, usageCopy('00'), 'write', extendedCopy),
+  entry('COPY STATUS', 0x84, 0x00, usageCopy('ff'), 'write', copyStatus),
+  entry('OPERATING PARAMETERS', 0x84, 0x03, usageCopy('ff'), 'status', operatingParameters),
+  entry('FAILED SEGMENT DETAILS', 0x84, 0x04, usageCopy('ff'), 'write', failedSegmentDetails),
   entry('READ(16)', 0x88, null, usage16('18'), 'read', read),
   entry(
     'COMPARE AND WRITE',

@@ -25,6 +25,11 @@ export interface ScsiCommand {
   nexus: string;
   /** RELATIVE TARGET PORT IDENTIFIER (SPC-4 7.8.6.2.4) of the port it came in at, from 1. */
   port: number;
+  /** The transport's side of it; nobody aborts it when not given. */
+  request?: {
+    /** The answer is not wanted any more: a command that works in steps ends after the one in hand. */
+    readonly isAborted: boolean;
+  };
 }
 
 export interface ScsiReply {

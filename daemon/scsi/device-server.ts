@@ -8,6 +8,7 @@
 import { assert } from '../base/assert.ts';
 import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
 import { commands, findCommand, Opcode } from './command-table.ts';
+import type { FindUnit } from './copy/extended-copy.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { decodeLun, maxLun, reportLunsWellKnown } from './logical-unit-number.ts';
 import { reportLunsData } from './primary/report-luns.ts';
@@ -29,6 +30,8 @@ export interface DeviceServerOptions {
   abortTasks?: (nexus: string, lun: Buffer, done: () => void) => void;
   /** Whether a nexus may know of a logical unit; every one may when not given. Asked for every command. */
   sees?: (lun: number, nexus: string) => boolean;
+  /** Finds the logical units of other targets for copies; none when not given. */
+  findElsewhere?: FindUnit;
 }
 
 export class DeviceServer {
@@ -46,6 +49,12 @@ export class DeviceServer {
       ports: options.ports ?? (() => [1]),
       abortTasks: options.abortTasks ?? null,
       name: options.name ?? null,
+      findUnit: (nexus, isMeant) => {
+        const own = this.#lunNumbers(nexus).map((number) => this.#units.get(number)!);
+        const unit = own.find(isMeant);
+        if (unit !== undefined) return { unit, nexuses: [nexus] };
+        return options.findElsewhere?.(nexus, isMeant) ?? null;
+      },
     };
   }
 

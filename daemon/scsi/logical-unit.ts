@@ -10,6 +10,7 @@ import {
 } from '../base/limits.ts';
 import type { BlockDevice } from '../volume/block-device.ts';
 import { ChangeTurns } from './change-turns.ts';
+import { CopyJobs } from './copy/copy-jobs.ts';
 import { RangeGuard } from './range-guard.ts';
 import { maxRegistrations } from './reservation-changes.ts';
 import { restoredReservations } from './reservation-state.ts';
@@ -76,6 +77,7 @@ export class LogicalUnit {
   readonly physicalBlockBytes: number;
   readonly provisioning: (() => Provisioning) | null;
   readonly guard = new RangeGuard();
+  readonly copies = new CopyJobs();
   /** What of its state survives a restart. */
   readonly saved: SavedUnitState;
   /** Of commands that change it. */
@@ -148,6 +150,7 @@ export class LogicalUnit {
   reset(): void {
     Object.assign(this.control, this.saved.modeParameters);
     this.reservations.reset();
+    this.copies.forgetAll();
     // What was pending before the reset is no news after it (SAM-5 5.14.3).
     for (const nexus of this.#nexuses.values()) nexus.attentions = [];
     this.raiseAll(sense.logicalUnitReset);
@@ -156,6 +159,7 @@ export class LogicalUnit {
   /** I_T NEXUS LOSS (SAM-5 6.3.4). Commands of it still in the device reply to nobody. */
   nexusLost(name: string): void {
     this.reservations.nexusLost(name);
+    this.copies.forgetNexus(name);
     const nexus = this.#nexuses.get(name);
     if (nexus === undefined) return;
     nexus.attentions = [];

@@ -23,6 +23,7 @@ export const sense = {
   unrecoveredReadError: code(0x3, 0x11, 0x00),
   selfTestFailed: code(0x4, 0x3e, 0x03),
   internalTargetFailure: code(0x4, 0x44, 0x00),
+  operationInProgress: code(0x5, 0x00, 0x16),
   parameterListLengthError: code(0x5, 0x1a, 0x00),
   invalidOpcode: code(0x5, 0x20, 0x00),
   lbaOutOfRange: code(0x5, 0x21, 0x00),
@@ -30,6 +31,11 @@ export const sense = {
   logicalUnitNotSupported: code(0x5, 0x25, 0x00),
   invalidFieldInParameterList: code(0x5, 0x26, 0x00),
   invalidReleaseOfReservation: code(0x5, 0x26, 0x04),
+  tooManyTargetDescriptors: code(0x5, 0x26, 0x06),
+  unsupportedTargetDescriptorType: code(0x5, 0x26, 0x07),
+  tooManySegmentDescriptors: code(0x5, 0x26, 0x08),
+  unsupportedSegmentDescriptorType: code(0x5, 0x26, 0x09),
+  inlineDataLengthExceeded: code(0x5, 0x26, 0x0b),
   savingParametersNotSupported: code(0x5, 0x39, 0x00),
   insufficientRegistrationResources: code(0x5, 0x55, 0x04),
   logicalUnitReset: code(0x6, 0x29, 0x03),
@@ -41,13 +47,20 @@ export const sense = {
   reportedLunsChanged: code(0x6, 0x3f, 0x0e),
   writeProtected: code(0x7, 0x27, 0x00),
   spaceAllocationFailed: code(0x7, 0x27, 0x07),
+  copyAborted: code(0xa, 0x00, 0x00),
+  unreachableCopyTarget: code(0xa, 0x08, 0x04),
+  thirdPartyDeviceFailure: code(0xa, 0x0d, 0x01),
+  copyTargetNotReachable: code(0xa, 0x0d, 0x02),
+  incorrectCopyTargetDeviceType: code(0xa, 0x0d, 0x03),
   miscompareDuringVerify: code(0xe, 0x1d, 0x00),
 } as const;
 
-/** Which bit of the CDB is wrong (SPC-4 4.5.2.4.2): its byte, and the left-most bit of the field when that is known. */
+/** Which bit is wrong (SPC-4 4.5.2.4.2): its byte, and the left-most bit of the field when that is known. */
 export interface CdbField {
   byte: number;
   bit: number | null;
+  /** Of what; the CDB when not given. */
+  of?: 'CDB' | 'parameter list';
 }
 
 /** What was done to the device when it failed. */
@@ -95,11 +108,11 @@ const informationDescriptorBytes = 12;
 const fieldDescriptorBytes = 8;
 
 /**
- * The sense key specific bytes with ILLEGAL REQUEST (4.5.2.4.2): SKSV 80h, C/D 40h (the CDB), BPV 08h with the bit
+ * The sense key specific bytes with ILLEGAL REQUEST (4.5.2.4.2): SKSV 80h, C/D 40h (of the CDB), BPV 08h with the bit
  * pointer, then the field pointer in two bytes.
  */
 function writeFieldPointer(bytes: Buffer, at: number, field: CdbField): void {
-  bytes[at] = 0xc0 | (field.bit === null ? 0 : 0x08 | field.bit);
+  bytes[at] = 0x80 | (field.of === 'parameter list' ? 0 : 0x40) | (field.bit === null ? 0 : 0x08 | field.bit);
   bytes.writeUInt16BE(field.byte, at + 1);
 }
 

@@ -1,6 +1,7 @@
 /** One command on its way through the device server, and the ways it can end. It replies exactly once. */
 import { assert } from '../base/assert.ts';
 import { type ScsiCommand, type ScsiReply, ScsiStatus } from './command.ts';
+import type { FindUnit } from './copy/extended-copy.ts';
 import type { LogicalUnit, UnitNexus } from './logical-unit.ts';
 import type { ReservationAccess } from './reservation-state.ts';
 import {
@@ -40,6 +41,8 @@ export interface TargetFacts {
   readonly abortTasks: ((nexus: string, lun: Buffer, done: () => void) => void) | null;
   /** See DeviceServerOptions.name. */
   readonly name: string | null;
+  /** A logical unit of this target, or of another, that copies may use. */
+  readonly findUnit: FindUnit;
 }
 
 const noData: readonly Buffer[] = [];
@@ -109,6 +112,11 @@ export class Task {
   check(what: SenseCode, information: number | null = null, field: CdbField | null = null): void {
     const { descriptorSense } = this.unit.control;
     this.#end(ScsiStatus.checkCondition, encodeSense(what, information, descriptorSense, field));
+  }
+
+  /** CHECK CONDITION with sense data that says more than a code. */
+  checkWith(senseData: Buffer): void {
+    this.#end(ScsiStatus.checkCondition, senseData);
   }
 
   /** CHECK CONDITION for what the device said. */

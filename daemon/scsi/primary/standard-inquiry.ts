@@ -5,7 +5,8 @@
  */
 import type { UnitIdentity } from '../logical-unit.ts';
 import type { Task } from '../task.ts';
-import { paddedAscii, vitalProductData } from './vital-product-data.ts';
+import { paddedAscii } from '../unit-designators.ts';
+import { vitalProductData } from './vital-product-data.ts';
 
 const standardLengthBytes = 96;
 const directAccessBlock = 0x00;
@@ -22,7 +23,7 @@ export function inquiry(task: Task): void {
   if ((cdb[1]! & 0x01) === 0) {
     if (cdb[2] !== 0) return task.invalidField(2);
     const data = standardInquiry(directAccessBlock, task.unit.identity);
-    data[5] = 0x10; // TPGS 01b: implicit asymmetric access
+    data[5] = 0x10 | 0x08; // TPGS 01b: implicit asymmetric access; 3PC: third-party copy commands
     if (task.target.ports().length > 1) data[6] = 0x10; // MULTIP: reached by several ports
     task.parameterData(data, allocationLengthBytes);
     return;

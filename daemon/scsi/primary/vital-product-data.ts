@@ -1,5 +1,6 @@
 /** Vital product data pages (SPC-4 7.8, SBC-3 6.6). Each page is one entry of `pages`. */
 import { blockSizeBytes, maxTransferBytes, sectorSizeBytes } from '../../base/limits.ts';
+import { thirdPartyCopyPage } from '../copy/copy-results.ts';
 import {
   maxAtomicWriteBlocks,
   maxCompareAndWriteBlocks,
@@ -9,6 +10,7 @@ import {
 } from '../limits.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import type { TargetFacts } from '../task.ts';
+import { CodeSet, unitDesignators } from '../unit-designators.ts';
 import { groupOfPort } from './target-port-groups.ts';
 
 /** Who is asked: the unit, as part of a target, through one of its ports. */
@@ -26,6 +28,7 @@ const pages: ReadonlyMap<number, (asked: Asked) => Buffer> = new Map([
   [0x86, extendedInquiry],
   [0x87, modePagePolicy],
   [0x88, scsiPorts],
+  [0x8f, thirdPartyCopy],
   [0xb0, blockLimits],
   [0xb1, blockDeviceCharacteristics],
   [0xb2, logicalBlockProvisioning],
@@ -39,11 +42,6 @@ export function vitalProductData(pageCode: number, asked: Asked): Buffer | null 
   return Buffer.concat([header, body]);
 }
 
-/** ASCII, left-aligned, filled with spaces (SPC-4 4.3.1). */
-export function paddedAscii(text: string, lengthBytes: number): string {
-  return text.slice(0, lengthBytes).padEnd(lengthBytes, ' ');
-}
-
 function supportedPages(): Buffer {
   return Buffer.from([...pages.keys()]);
 }
@@ -54,35 +52,23 @@ function unitSerialNumber({ unit }: Asked): Buffer {
 
 /** What a designator names (SPC-4 table 595). */
 const Association = { unit: 0b00, port: 0b01, target: 0b10 } as const;
-/** Binary, ASCII, UTF-8. */
-const CodeSet = { binary: 0x1, ascii: 0x2, utf8: 0x3 } as const;
 const iscsiProtocol = 0x5;
 const protocolIdentifierValid = 0x80;
 
 interface Designator {
   association: (typeof Association)[keyof typeof Association];
-  codeSet: (typeof CodeSet)[keyof typeof CodeSet];
+  codeSet: CodeSet;
   type: number;
   identifier: Buffer;
 }
 
 /**
- * 83h (SPC-4 7.8.6). Of the logical unit: NAA locally assigned (what /dev/disk/by-id/wwn-* shows), the UUID (SPC-5
- * type Ah), and T10 vendor identification with the serial number. Of the port: its relative identifier, its target
- * port group, its name. Of the target: its name.
+ * 83h (SPC-4 7.8.6). Of the logical unit: its own names (unit-designators.ts). Of the port: its relative identifier, its
+ * target port group, its name. Of the target: its name.
  */
 function deviceIdentification({ unit, target, port }: Asked): Buffer {
-  const { uuid, vendor, serial } = unit.identity;
-  const uuidBytes = Buffer.from(uuid.replaceAll('-', ''), 'hex');
-  const vendorSerial = Buffer.from(paddedAscii(vendor, 8) + serial, 'latin1');
-  const ofUnit = (codeSet: Designator['codeSet'], type: number, identifier: Buffer): Buffer =>
-    designator({ association: Association.unit, codeSet, type, identifier });
-  const designators = [
-    ofUnit(CodeSet.binary, 0x3, locallyAssignedName(uuidBytes)),
-    ofUnit(CodeSet.binary, 0xa, Buffer.concat([Buffer.from([0x10, 0x00]), uuidBytes])),
-    ofUnit(CodeSet.ascii, 0x1, vendorSerial),
-    ofPort(0x4, port),
-  ];
+  const ofUnit = unitDesignators(unit).map((own) => designator({ association: Association.unit, ...own }));
+  const designators = [...ofUnit, ofPort(0x4, port)];
   const group = groupOfPort(target, port);
   if (group !== null) designators.push(ofPort(0x5, group));
   if (target.name !== null) {
@@ -111,19 +97,19 @@ function nameString(association: Designator['association'], name: string): Buffe
   return designator({ association, codeSet: CodeSet.utf8, type: 0x8, identifier });
 }
 
-/** NAA 3h and 60 bits: the last of the UUID, random in versions 4 and 7. */
-function locallyAssignedName(uuidBytes: Buffer): Buffer {
-  const name = Buffer.from(uuidBytes.subarray(8));
-  name[0] = 0x30 | (name[0]! & 0x0f);
-  return name;
-}
-
 /** PROTOCOL IDENTIFIER F0h, CODE SET; PIV 80h, ASSOCIATION 30h, DESIGNATOR TYPE; -; DESIGNATOR LENGTH (SPC-4 7.8.6.1). */
 function designator({ association, codeSet, type, identifier }: Designator): Buffer {
   const ofUnit = association === Association.unit;
   const first = (ofUnit ? 0 : iscsiProtocol << 4) | codeSet;
   const second = (ofUnit ? 0 : protocolIdentifierValid) | (association << 4) | type;
   return Buffer.concat([Buffer.from([first, second, 0, identifier.length]), identifier]);
+}
+
+/** 8Fh: the service actions of EXTENDED COPY and RECEIVE COPY RESULTS there are, and what a copy may consist of. */
+function thirdPartyCopy({ target }: Asked): Buffer {
+  const actionsOf = (opcode: number): number[] =>
+    target.commands.filter((entry) => entry.opcode === opcode).map((entry) => entry.serviceAction!);
+  return thirdPartyCopyPage([0x83, 0x84].map((opcode) => ({ opcode, actions: actionsOf(opcode) })));
 }
 
 /** 86h (SPC-4 7.8.7). No protection information, no groups of LBAs, no microcode to download, no power conditions. */
