@@ -14,7 +14,8 @@ export function claimRoutes(services: ApiServices): Route[] {
       method: 'PUT',
       path: '/volumes/{name}/claim',
       summary:
-        'Takes the claim on a volume, or renews it. IN_USE names who has it; a lapsed one is taken over.',
+        'Takes the claim on a volume, or renews it. IN_USE names who has it; a lapsed one is taken over. FORBIDDEN when the ' +
+        'volume has a list of initiators without this one.',
       roles: managers,
       body: claimSchema,
       answer: 'VolumeClaim',
