@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { Campaign, type Result } from './campaign.ts';
 import type { Conversation } from './conversation.ts';
-import { answerLimitMs, Speaker } from './speaker.ts';
+import { Speaker } from './speaker.ts';
+import { answerLimitMs } from './speaking-socket.ts';
 import { WeftdUnderTest } from './weftd-under-test.ts';
 
 const fixedSeed = 1;

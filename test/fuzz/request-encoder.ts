@@ -22,6 +22,18 @@ export interface RequestFields {
   damage: readonly Damage[];
 }
 
+/** What most requests have. */
+export const plainRequest = {
+  byte2: 0,
+  byte3: 0,
+  lun: '0'.repeat(16),
+  cmdSn: 0,
+  rest: Buffer.alloc(16),
+  ahs: Buffer.alloc(0),
+  data: Buffer.alloc(0),
+  damage: [],
+} as const;
+
 /** `isFramed`: the target can tell where the next PDU begins. */
 export function encodeRequest(fields: RequestFields): { bytes: Buffer; isFramed: boolean } {
   const { data, ahs, damage } = fields;

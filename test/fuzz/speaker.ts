@@ -1,7 +1,6 @@
 /** Holds one conversation over a socket: fills in what only the running session knows, and judges the answers. */
-import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { chapResponse, noTag, textOf } from '../iscsi/initiator.ts';
+import { noTag, textOf } from '../iscsi/initiator.ts';
 import { type Answer, AnswerCheck, TargetOpcode } from './answer-check.ts';
 import {
   bytesOf,
@@ -15,14 +14,10 @@ import {
   type Step,
   type Tag,
 } from './conversation.ts';
-import { encodeRequest } from './request-encoder.ts';
+import { type Addressee, keyText } from './login-text.ts';
+import { encodeRequest, plainRequest } from './request-encoder.ts';
 import { type DataOut, dataOutsFor, maySend } from './solicited-data.ts';
-
-export interface Addressee {
-  port: number;
-  /** By volume. */
-  targets: { iqn: string; chap: { user: string; secret: string } | null; designator: Buffer }[];
-}
+import { answerLimitMs, SpeakingSocket } from './speaking-socket.ts';
 
 export interface Outcome {
   inputs: number;
@@ -36,13 +31,6 @@ export interface Outcome {
   trace: string[];
 }
 
-/** Of a conversation's PDUs, how many are remembered. */
-const traceLength = 120;
-
-/** How long anything that has to be answered may take, in ms: longer than any command takes on a busy machine. */
-export const answerLimitMs = 20_000;
-/** Unsent bytes at which the conversation waits for the socket. */
-const unsentLimitBytes = 1 << 20;
 const logoutLimitMs = 2_000;
 
 interface Live {
@@ -53,7 +41,7 @@ interface Live {
 }
 
 export class Speaker {
-  readonly #socket: Socket;
+  readonly #socket: SpeakingSocket;
   readonly #conversation: Conversation;
   readonly #addressee: Addressee;
   readonly #check = new AnswerCheck((answer) => this.#answered(answer));
@@ -63,73 +51,53 @@ export class Speaker {
   readonly #keys = new Map<string, string>();
   #cmdSn = 0;
   #nextItt = 100;
-  #sentBytes = 0;
-  #isOver = false;
   /** Whether the target can still tell where a PDU begins. */
   #isFramed = true;
-  #challenge: { id: number; bytes: Buffer; hash: string } | null = null;
   #loginAnswer: Answer | null = null;
   #pinged = new Set<number>();
-  readonly #headers: [whose: '<' | '>', header: Buffer][] = [];
-  /** Whoever waits for something to change. */
-  readonly #wakers = new Set<() => void>();
-  /** Ends when everything said so far is written: pieces of two PDUs never mix. */
-  #writing: Promise<void> = Promise.resolve();
-
-  private constructor(socket: Socket, conversation: Conversation, addressee: Addressee) {
-    this.#socket = socket;
+  /** Data, requests for data, and answers that came. */
+  #steps = 0;
+  private constructor(conversation: Conversation, addressee: Addressee) {
+    this.#socket = new SpeakingSocket(addressee.port, conversation, (bytes) => this.#take(bytes));
     this.#conversation = conversation;
     this.#addressee = addressee;
-    socket.setNoDelay(true);
-    socket.on('data', (bytes: Buffer) => this.#take(bytes));
-    socket.on('connect', () => this.#changed());
-    socket.on('drain', () => this.#changed());
-    socket.on('error', () => {});
-    socket.on('close', () => {
-      this.#isOver = true;
-      this.#changed();
-    });
   }
 
-  /** Speaks from an address of its own within 127.0.0.0/8: hosts are told apart, and so are their failures. */
   static async hold(conversation: Conversation, addressee: Addressee): Promise<Outcome> {
-    const { number } = conversation;
-    const localAddress = `127.${1 + (number & 0x7f)}.${(number >> 7) & 0xff}.${1 + ((number >> 15) & 0x7f)}`;
-    const socket = connect({ host: '127.0.0.1', port: addressee.port, localAddress });
-    const speaker = new Speaker(socket, conversation, addressee);
-    await speaker.#until(() => socket.readyState === 'open', answerLimitMs);
+    const speaker = new Speaker(conversation, addressee);
+    const outcome = speaker.#outcome;
     try {
-      if (speaker.#isOver) throw new Error('the target took no connection');
+      await speaker.#socket.connected();
       await speaker.#speak();
     } catch (error) {
-      speaker.#outcome.flaw ??= (error as Error).message;
+      outcome.flaw ??= (error as Error).message;
     }
-    socket.destroy();
-    if (speaker.#outcome.flaw !== null) speaker.#outcome.trace = speaker.#told();
-    return speaker.#outcome;
+    speaker.#socket.destroy();
+    if (outcome.flaw !== null) outcome.trace = speaker.#socket.trace();
+    return outcome;
   }
 
   async #speak(): Promise<void> {
     const { logins, steps, end, orderly } = this.#conversation;
     this.#cmdSn = logins[0]?.cmdSn ?? 1;
     for (const login of logins) {
-      if (this.#isOver) return;
+      if (this.#socket.isOver) return;
       await this.#login(login);
     }
     for (const step of steps) {
-      if (this.#isOver) return;
+      if (this.#socket.isOver) return;
       if (isInput(step)) this.#outcome.inputs += 1;
       if (step.kind === 'command') await this.#command(step);
       else if (step.kind === 'request') await this.#request(step);
       else if (step.kind === 'noise') await this.#noise(step.data);
-      else if (step.kind === 'answers') await this.#until(() => this.#live.size === 0, step.ms);
+      else if (step.kind === 'answers') await this.#socket.until(() => this.#live.size === 0, step.ms);
       else {
         this.#socket.pause();
         await delay(step.ms);
         this.#socket.resume();
       }
     }
-    if (!this.#outcome.isLoggedIn || !this.#isFramed || this.#isOver) return;
+    if (!this.#outcome.isLoggedIn || !this.#isFramed || this.#socket.isOver) return;
     await this.#ping(true);
     if (orderly) await this.#ping(false);
     if (orderly && !steps.some(endsTasks)) await this.#everythingAnswered();
@@ -142,8 +110,11 @@ export class Speaker {
   async #login(step: LoginStep): Promise<void> {
     this.#outcome.inputs += 1;
     this.#loginAnswer = null;
-    const keys = Array.isArray(step.keys) ? this.#keyText(step.keys) : bytesOf(step.keys, []);
+    const keys = Array.isArray(step.keys)
+      ? keyText(step.keys, this.#addressee, this.#conversation.volume, this.#keys)
+      : bytesOf(step.keys, []);
     const bytes = encodeRequest({
+      ...plainRequest,
       bytes01: [
         0x03 | (step.immediate ? 0x40 : 0),
         (step.transit ? 0x80 : 0) |
@@ -159,8 +130,6 @@ export class Speaker {
       tag: (step.cid << 16) >>> 0,
       cmdSn: step.cmdSn,
       expStatSn: this.#expStatSn(),
-      rest: Buffer.alloc(16),
-      ahs: Buffer.alloc(0),
       data: keys,
       ...this.#digests(),
       damage: step.damage,
@@ -170,25 +139,9 @@ export class Speaker {
     if (!step.waits) return;
     const isHeard = () => this.#loginAnswer !== null;
     // Without its framing the target may wait for what never comes.
-    const isAnswered = await this.#until(isHeard, this.#isFramed ? answerLimitMs : 50);
-    if (!isAnswered && this.#isFramed && !this.#isOver) throw new Error('a login request was not answered');
-  }
-
-  #keyText(keys: readonly (readonly [string, string])[]): Buffer {
-    const { targets } = this.#addressee;
-    const { volume } = this.#conversation;
-    const target = targets[volume]!;
-    const fill = (value: string): string => {
-      if (!value.startsWith('@')) return value;
-      const challenge = this.#challenge ?? { id: 0, bytes: Buffer.alloc(16), hash: 'md5' };
-      if (value === '@target') return target.iqn;
-      if (value === '@other') return targets[(volume + 1) % targets.length]!.iqn;
-      if (value === '@user') return target.chap?.user ?? 'nobody';
-      if (value === '@challenge') return `0x${challenge.bytes.toString('hex')}`;
-      const secret = target.chap?.secret ?? 'none';
-      return `0x${chapResponse(challenge.hash, challenge.id, secret, challenge.bytes).toString('hex')}`;
-    };
-    return Buffer.from(keys.map(([key, value]) => `${key}=${fill(value)}\0`).join(''));
+    const isAnswered = await this.#socket.until(isHeard, this.#isFramed ? answerLimitMs : 50);
+    if (!isAnswered && this.#isFramed && !this.#socket.isOver)
+      throw new Error('a login request was not answered');
   }
 
   async #command(step: CommandStep): Promise<void> {
@@ -271,24 +224,19 @@ export class Speaker {
   }
 
   async #dataOut(itt: number, piece: DataOut): Promise<void> {
-    if (this.#isOver) return;
+    if (this.#socket.isOver) return;
     const rest = Buffer.alloc(16);
     rest.writeUInt32BE(piece.dataSn >>> 0, 4);
     rest.writeUInt32BE(piece.offset >>> 0, 8);
     const encoded = encodeRequest({
       ...this.#digests(),
+      ...plainRequest,
       bytes01: [0x05, piece.final ? 0x80 : 0],
-      byte2: 0,
-      byte3: 0,
-      lun: '0'.repeat(16),
       itt,
       tag: piece.ttt,
-      cmdSn: 0,
       expStatSn: this.#expStatSn(),
       rest,
-      ahs: Buffer.alloc(0),
       data: piece.data,
-      damage: [],
     });
     await this.#send(encoded.bytes, true);
   }
@@ -309,15 +257,19 @@ export class Speaker {
       },
       { opcode: 0, flags: 0x80, itt, tag: noTag, rest: Buffer.alloc(16), data: Buffer.alloc(0) },
     );
-    const isHeard = await this.#until(() => !this.#pinged.has(itt), answerLimitMs);
-    if (!isHeard && !this.#isOver) {
+    const isHeard = await this.#socket.until(() => !this.#pinged.has(itt), answerLimitMs);
+    if (!isHeard && !this.#socket.isOver) {
       throw new Error(immediate ? 'a ping was not answered' : 'a ping in its turn was not answered');
     }
   }
 
+  /** As long as one of them gets on it may take its time: a long write in short bursts has thousands of round trips. */
   async #everythingAnswered(): Promise<void> {
-    const isDone = await this.#until(() => this.#live.size === 0, answerLimitMs);
-    if (isDone || this.#isOver) return;
+    const isDone = () => this.#live.size === 0;
+    for (let before = -1; before !== this.#steps; ) {
+      before = this.#steps;
+      if ((await this.#socket.until(isDone, answerLimitMs)) || this.#socket.isOver) return;
+    }
     const cdbs = [...this.#live.values()].map(({ step }) => step.cdb);
     throw new Error(`commands were not answered: ${cdbs.join(', ')}`);
   }
@@ -326,51 +278,20 @@ export class Speaker {
     const itt = this.#tag('new');
     const encoded = encodeRequest({
       ...this.#digests(),
+      ...plainRequest,
       bytes01: [0x46, 0x80],
-      byte2: 0,
-      byte3: 0,
-      lun: '0'.repeat(16),
       itt,
       tag: 0,
       cmdSn: this.#cmdSn,
       expStatSn: this.#expStatSn(),
-      rest: Buffer.alloc(16),
-      ahs: Buffer.alloc(0),
-      data: Buffer.alloc(0),
-      damage: [],
     });
     await this.#send(encoded.bytes, true);
-    await this.#until(() => this.#isOver, logoutLimitMs);
+    await this.#socket.until(() => this.#socket.isOver, logoutLimitMs);
   }
 
   #send(bytes: Buffer, isFramed: boolean): Promise<void> {
     if (!isFramed) this.#isFramed = false;
-    this.#writing = this.#writing.then(() => this.#write(bytes));
-    return this.#writing;
-  }
-
-  async #write(bytes: Buffer): Promise<void> {
-    if (this.#isOver) return;
-    this.#remember('>', bytes);
-    const { cutAfterBytes, pieceBytes } = this.#conversation;
-    const leftBytes = cutAfterBytes === null ? bytes.length : cutAfterBytes - this.#sentBytes;
-    const sending = bytes.subarray(0, leftBytes);
-    this.#sentBytes += sending.length;
-    // Very long PDUs are dribbled in 64 pieces, or one conversation would take the time of a thousand.
-    const piece = pieceBytes === 0 ? sending.length : Math.max(pieceBytes, sending.length >> 6);
-    for (let at = 0; at < sending.length && !this.#isOver; at += piece) {
-      this.#socket.write(sending.subarray(at, at + piece));
-      if (pieceBytes > 0) await new Promise(setImmediate);
-    }
-    if (sending.length < bytes.length) {
-      this.#isOver = true;
-      this.#socket.destroy();
-      return;
-    }
-    const isTaken = () => this.#socket.writableLength <= unsentLimitBytes;
-    if (!isTaken() && !(await this.#until(isTaken, answerLimitMs)) && !this.#isOver) {
-      this.#outcome.flaw ??= 'the target takes no more bytes';
-    }
+    return this.#socket.send(bytes);
   }
 
   #digests(): { headerDigest: boolean; dataDigest: boolean } {
@@ -401,23 +322,27 @@ export class Speaker {
       this.#outcome.flaw = (error as Error).message;
       this.#socket.destroy();
     }
-    this.#changed();
   }
 
   #answered(answer: Answer): void {
     const { opcode, itt, header } = answer;
-    this.#remember('<', header);
+    this.#socket.remember('<', header);
+    if (opcode !== TargetOpcode.nopIn) this.#steps += 1;
     if (opcode === TargetOpcode.loginResponse) this.#loginAnswered(answer);
     else if (!this.#outcome.isLoggedIn) throw new Error('an answer before the login');
     else if (opcode === TargetOpcode.dataIn) this.#dataIn(answer);
     else if (opcode === TargetOpcode.scsiResponse) this.#ended(itt, header[3]!);
     else if (opcode === TargetOpcode.reject) this.#rejected(tagOfRejected(answer.data));
-    else if (opcode === TargetOpcode.r2t) void this.#solicited(answer);
+    else if (opcode === TargetOpcode.r2t) this.#solicited(answer).catch((error) => this.#failed(error));
     else if (opcode === TargetOpcode.nopIn) {
       this.#pinged.delete(itt);
       const ttt = header.readUInt32BE(20);
-      if (ttt !== noTag) void this.#pingAnswer(ttt);
+      if (ttt !== noTag) this.#pingAnswer(ttt).catch((error) => this.#failed(error));
     }
+  }
+
+  #failed(error: Error): void {
+    this.#outcome.flaw ??= error.message;
   }
 
   #ended(itt: number, status: number): void {
@@ -435,11 +360,6 @@ export class Speaker {
     const { header, flags, data } = answer;
     this.#loginAnswer = answer;
     for (const [key, value] of textOf(data)) this.#keys.set(key, value);
-    const [algorithm, id, bytes] = ['CHAP_A', 'CHAP_I', 'CHAP_C'].map((key) => this.#keys.get(key));
-    if (id !== undefined && bytes !== undefined) {
-      const hash = algorithm === '7' ? 'sha256' : 'md5';
-      this.#challenge = { id: Number(id), bytes: Buffer.from(bytes.slice(2), 'hex'), hash };
-    }
     if (header.readUInt16BE(36) !== 0 || (flags & 0x83) !== 0x83) return;
     this.#outcome.isLoggedIn = true;
     this.#check.headerDigest = this.#keys.get('HeaderDigest') === 'CRC32C';
@@ -477,52 +397,14 @@ export class Speaker {
   async #pingAnswer(ttt: number): Promise<void> {
     const encoded = encodeRequest({
       ...this.#digests(),
+      ...plainRequest,
       bytes01: [0x40, 0x80],
-      byte2: 0,
-      byte3: 0,
-      lun: '0'.repeat(16),
       itt: noTag,
       tag: ttt,
       cmdSn: this.#cmdSn,
       expStatSn: this.#expStatSn(),
-      rest: Buffer.alloc(16),
-      ahs: Buffer.alloc(0),
-      data: Buffer.alloc(0),
-      damage: [],
     });
     await this.#send(encoded.bytes, true);
-  }
-
-  #remember(whose: '<' | '>', bytes: Buffer): void {
-    this.#headers.push([whose, bytes.subarray(0, 48)]);
-    if (this.#headers.length > 2 * traceLength) this.#headers.splice(0, traceLength);
-  }
-
-  #told(): string[] {
-    return this.#headers.slice(-traceLength).map(([whose, header]) => `${whose} ${header.toString('hex')}`);
-  }
-
-  /** Waits until that holds, the connection is over, or the time is; says whether it holds. */
-  async #until(holds: () => boolean, limitMs: number): Promise<boolean> {
-    const endMs = performance.now() + limitMs;
-    while (!holds() && !this.#isOver) {
-      const leftMs = endMs - performance.now();
-      if (leftMs <= 0) return false;
-      await new Promise<void>((resolve) => {
-        const wake = () => {
-          clearTimeout(timer);
-          this.#wakers.delete(wake);
-          resolve();
-        };
-        const timer = setTimeout(wake, leftMs);
-        this.#wakers.add(wake);
-      });
-    }
-    return holds();
-  }
-
-  #changed(): void {
-    for (const wake of [...this.#wakers]) wake();
   }
 }
 

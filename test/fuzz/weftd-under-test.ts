@@ -9,7 +9,7 @@ import { eventually } from '../system/eventually.ts';
 import { WeftdProcess } from '../system/weftd-process.ts';
 import type { Aims } from './conversation-generator.ts';
 import { HealthySession } from './healthy-session.ts';
-import type { Addressee } from './speaker.ts';
+import type { Addressee } from './login-text.ts';
 
 const volumeBytes = 16 * MiB;
 const healthyBytes = 64 * MiB;
