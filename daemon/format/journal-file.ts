@@ -2,12 +2,16 @@
  * The first 4 KiB of a journal file. A file gets its numbered name only after this page is durable, so a numbered
  * file whose page cannot be read is damage, never a crash. Integers are little-endian; u53 is a u64 below 2^53.
  *
+ * A file may be made ready before anybody knows with which batch it begins: its page then says 0, and is written anew
+ * together with that batch. Pages differ in the first sector only, so a crash leaves one of the two. Where it leaves
+ * the first, nothing in the file was ever promised to be durable.
+ *
  *   0   8  magic "WEFTJRNL"
  *   8   4  u32 version, 1
  *  12   4  u32 crc32c of the 4096 bytes with this field 0
  *  16  16  incarnation: random, new for every file; batches repeat it, so content of an earlier use is never read
  *  32   8  u53 file number, as in the file's name
- *  40   8  u53 number of the first batch in this file
+ *  40   8  u53 number of the first batch in this file; 0: not begun
  *  48   8  u53 durable batch: every batch up to this number was durable when the file was made
  *  56   8  u53 file size in bytes
  *  64      zeros
@@ -19,6 +23,8 @@ import { blockSizeBytes } from '../base/limits.ts';
 export const journalFileHeaderBytes = blockSizeBytes;
 export const journalFileVersion = 1;
 export const incarnationBytes = 16;
+/** Stands for the first batch of a file that is ready and not begun. */
+export const notBegun = 0;
 const magic = Buffer.from('WEFTJRNL', 'latin1');
 const crcOffset = 12;
 

@@ -10,7 +10,7 @@ import {
   maxBatchHeaderBytes,
   maxBatchRecords,
 } from '../format/journal-batch.ts';
-import { journalFileHeaderBytes } from '../format/journal-file.ts';
+import { encodeJournalFileHeader, journalFileHeaderBytes } from '../format/journal-file.ts';
 import type { BlockIndex } from './block-index.ts';
 import type { JournalFile } from './journal-file.ts';
 
@@ -47,12 +47,29 @@ export class BatchWriter {
     const header = this.#header.subarray(0, batchHeaderBytes(records.length, blocks));
     pieces[0] = header;
     const starts = encodeBatchHeader(header, file, batch, durableBatch, records, this.#checksums);
-    file.handle.write(pieces, file.endBytes, (error) => {
+    let position = file.endBytes;
+    if (!file.begun) {
+      pieces.unshift(this.#fileHeader(file, batch, durableBatch));
+      position = 0;
+    }
+    file.handle.write(pieces, position, (error) => {
       if (!error) {
+        file.begun = true;
         this.#take(file, records, header.length, starts);
         file.endBytes += header.length + blocks * blockSizeBytes;
       }
       done(error);
+    });
+  }
+
+  #fileHeader(file: JournalFile, firstBatch: number, durableBatch: number): Buffer {
+    const { incarnation, fileNumber, sizeBytes } = file;
+    return encodeJournalFileHeader({
+      incarnation,
+      fileNumber,
+      firstBatch,
+      durableBatch,
+      fileSizeBytes: sizeBytes,
     });
   }
 

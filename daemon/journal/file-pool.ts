@@ -7,11 +7,12 @@
  * machines. A file gets its numbered name only after its header is durable, and loses it durably before it is used
  * again: names and directory are what recovery relies on.
  */
+import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
 import { MiB } from '../base/limits.ts';
 import type { Disk, DiskFile } from '../env/disk.ts';
 import type { Random } from '../env/random.ts';
-import { encodeJournalFileHeader, incarnationBytes } from '../format/journal-file.ts';
+import { encodeJournalFileHeader, incarnationBytes, notBegun } from '../format/journal-file.ts';
 import { JournalFile, syncFile, writeToFile } from './journal-file.ts';
 
 /** Zeros are written in pieces of this size, in bytes: long enough for full speed, short enough to keep around. */
@@ -37,6 +38,12 @@ export class FilePool {
   #nextFreeNumber = 1;
   #numberedCount = 0;
   #preparing: Promise<void> | null = null;
+  /** Files that are being made or named: on neither count, for the moment. */
+  #betweenNames = 0;
+  /** The next numbered file, waiting for its first batch. */
+  #ready: JournalFile | null = null;
+  /** What befell the preparation: nothing more can be promised. */
+  #failure: WeftError | null = null;
 
   constructor(env: FilePoolEnvironment, directory: string, fileSizeBytes: number, maxFiles: number) {
     this.#disk = env.disk;
@@ -75,25 +82,56 @@ export class FilePool {
 
   /** Whether `activate` would find a file without going over the capacity. */
   hasRoom(): boolean {
-    return this.#free.length > 0 || this.#preparing !== null || this.#total() < this.#maxFiles;
+    if (this.#free.length > 0 || this.#ready !== null || this.#preparing !== null) return true;
+    return this.#total() < this.#maxFiles;
   }
 
-  /** Makes a free file ready in the background, so that the next activation does not wait for zeros. */
-  prepareAhead(): void {
-    if (this.#free.length > 0 || this.#preparing || this.#total() >= this.#maxFiles) return;
-    this.#preparing = this.#makeFree()
+  /**
+   * Makes the next numbered file ready in the background: neither zeros nor a commit of the file system's own journal,
+   * which may take tens of milliseconds while much is written, shall keep writers waiting.
+   */
+  prepareAhead(fileNumber: number, durableBatch: number): void {
+    if (this.#preparing || this.#ready || (this.#free.length === 0 && this.#total() >= this.#maxFiles))
+      return;
+    this.#preparing = this.#prepare(fileNumber, durableBatch).finally(() => {
+      this.#preparing = null;
+    });
+  }
+
+  async #prepare(fileNumber: number, durableBatch: number): Promise<void> {
+    try {
+      if (this.#free.length === 0) await this.#makeFree();
+    } catch {
       // Without room the journal goes on in the file it has; the activation tries again and reports.
-      .catch(() => {})
-      .finally(() => {
-        this.#preparing = null;
-      });
+      return;
+    }
+    try {
+      this.#ready = await this.#nameFree(fileNumber, notBegun, durableBatch);
+    } catch (error) {
+      if (asWeftError(error).code !== 'NO_SPACE') this.#failure = asWeftError(error);
+    }
   }
 
-  /** A free file as the numbered one to write to. Errors: NO_SPACE (nothing changed), IO_ERROR. */
+  /**
+   * The next numbered file, to write to: the one made ready for this number, or one made now. Errors: NO_SPACE
+   * (nothing changed), IO_ERROR.
+   */
   async activate(fileNumber: number, firstBatch: number, durableBatch: number): Promise<JournalFile> {
     while (this.#preparing) await this.#preparing;
+    if (this.#failure) throw this.#failure;
+    const ready = this.#ready;
+    if (ready) {
+      assert(ready.fileNumber === fileNumber, 'files are taken in order');
+      this.#ready = null;
+      return ready;
+    }
     if (this.#free.length === 0) await this.#makeFree();
+    return this.#nameFree(fileNumber, firstBatch, durableBatch);
+  }
+
+  async #nameFree(fileNumber: number, firstBatch: number, durableBatch: number): Promise<JournalFile> {
     const name = this.#free.pop()!;
+    this.#betweenNames += 1;
     const from = `${this.#directory}/${name}`;
     const incarnation = this.#random.bytes(incarnationBytes);
     const header = encodeJournalFileHeader({
@@ -111,10 +149,12 @@ export class FilePool {
       await this.#disk.rename(from, this.path(fileNumber));
     } catch (error) {
       this.#free.push(name);
+      this.#betweenNames -= 1;
       await handle?.close();
       throw error;
     }
     this.#numberedCount += 1;
+    this.#betweenNames -= 1;
     try {
       await this.#disk.syncDirectory(this.#directory);
     } catch (error) {
@@ -128,7 +168,7 @@ export class FilePool {
         },
       );
     }
-    return new JournalFile(fileNumber, incarnation, this.#fileSizeBytes, handle);
+    return new JournalFile(fileNumber, incarnation, this.#fileSizeBytes, handle, firstBatch !== notBegun);
   }
 
   /** Takes the numbered name away, durably, and keeps the file for reuse when there is room for it. */
@@ -141,13 +181,15 @@ export class FilePool {
     else await this.#disk.remove(`${this.#directory}/${name}`);
   }
 
-  /** Resolves when nothing is under way in the background. */
-  async settle(): Promise<void> {
+  /** Nothing goes on in the background when it resolves. A file made ready is found empty at the next start. */
+  async close(): Promise<void> {
     while (this.#preparing) await this.#preparing;
+    await this.#ready?.handle.close();
+    this.#ready = null;
   }
 
   #total(): number {
-    return this.#numberedCount + this.#free.length + (this.#preparing ? 1 : 0);
+    return this.#numberedCount + this.#free.length + this.#betweenNames;
   }
 
   #newFreeName(): string {
@@ -168,6 +210,15 @@ export class FilePool {
   }
 
   async #makeFree(): Promise<void> {
+    this.#betweenNames += 1;
+    try {
+      this.#free.push(await this.#makeFile());
+    } finally {
+      this.#betweenNames -= 1;
+    }
+  }
+
+  async #makeFile(): Promise<string> {
     zeros ??= Buffer.alloc(zeroPieceBytes);
     const name = this.#newFreeName();
     const path = `${this.#directory}/${name}`;
@@ -183,6 +234,6 @@ export class FilePool {
       throw asWeftError(error);
     }
     await file.close();
-    this.#free.push(name);
+    return name;
   }
 }

@@ -10,6 +10,8 @@ export class JournalFile {
   readonly sizeBytes: number;
   readonly handle: DiskFile;
   readonly records = new RecordList();
+  /** The header on disk says that the file is not begun: the first batch takes the true one along. */
+  begun: boolean;
   /** Where the next batch goes, in bytes. */
   endBytes = journalFileHeaderBytes;
   /** Number of the newest batch in it; 0 when there is none. */
@@ -19,11 +21,12 @@ export class JournalFile {
   #readers = 0;
   #idle: (() => void) | null = null;
 
-  constructor(fileNumber: number, incarnation: Buffer, sizeBytes: number, handle: DiskFile) {
+  constructor(fileNumber: number, incarnation: Buffer, sizeBytes: number, handle: DiskFile, begun: boolean) {
     this.fileNumber = fileNumber;
     this.incarnation = incarnation;
     this.sizeBytes = sizeBytes;
     this.handle = handle;
+    this.begun = begun;
   }
 
   pin(): void {

@@ -336,7 +336,7 @@ export class Journal {
     await this.#quiet();
     this.#failQueue(shuttingDown());
     await this.#releasing;
-    await this.#pool.settle();
+    await this.#pool.close();
     const flushed = new Promise<void>((resolve, reject) =>
       this.flush((error) => (error ? reject(error) : resolve())),
     );
@@ -371,6 +371,10 @@ export class Journal {
     this.#nextFileNumber += 1;
     this.#files.set(file.fileNumber, file);
     this.#active = file;
+  }
+
+  #prepareAhead(): void {
+    this.#pool.prepareAhead(this.#nextFileNumber, this.#sync.durableBatch);
   }
 
   /** Starts what can be started: the next batch, or the next file for it. */
@@ -430,7 +434,7 @@ export class Journal {
   #batchWritten(file: JournalFile, appends: Append[], batch: number): void {
     if (this.#sealWaiters.length > 0) this.#seal();
     this.#throttle.batchWritten(this.usedBytes / this.capacityBytes);
-    if (file.endBytes * 2 > file.sizeBytes) this.#pool.prepareAhead();
+    if (file.endBytes * 2 > file.sizeBytes) this.#prepareAhead();
     for (const append of appends) {
       if (append.durable) this.#sync.whenDurable(batch, append.done);
     }
@@ -459,7 +463,7 @@ export class Journal {
     if (file && file.records.count > 0) {
       this.#sealed.push(file);
       this.#active = null;
-      this.#pool.prepareAhead();
+      this.#prepareAhead();
       this.#throttle.used(this.usedBytes / this.capacityBytes);
       this.#options.onSealed?.();
     }

@@ -17,6 +17,7 @@ import {
   decodeJournalFileHeader,
   type JournalFileHeader,
   journalFileHeaderBytes,
+  notBegun,
 } from '../format/journal-file.ts';
 import type { BlockIndex } from './block-index.ts';
 import type { FilePool } from './file-pool.ts';
@@ -79,7 +80,7 @@ async function openNumbered(env: RecoveryEnvironment, fileNumber: number): Promi
     return {
       path,
       header,
-      file: new JournalFile(fileNumber, header.incarnation, header.fileSizeBytes, handle),
+      file: new JournalFile(fileNumber, header.incarnation, header.fileSizeBytes, handle, true),
     };
   } catch (error) {
     await handle.close();
@@ -92,7 +93,8 @@ function checkOrder(opened: readonly OpenFile[]): void {
     const before = opened[index - 1]!;
     const here = opened[index]!;
     const follows = here.header.fileNumber === before.header.fileNumber + 1;
-    if (follows && here.header.firstBatch >= before.header.firstBatch) continue;
+    const isBegun = here.header.firstBatch !== notBegun;
+    if (follows && (!isBegun || here.header.firstBatch >= before.header.firstBatch)) continue;
     throw new WeftError(
       'CORRUPT',
       `${here.path} at offset 0 does not follow ${before.path}: a journal file is missing; ` +
@@ -124,8 +126,13 @@ class Recovery {
   async run(): Promise<Recovered> {
     let whole = 0;
     for (let index = 0; index < this.#opened.length; index += 1) {
+      const { firstBatch, durableBatch } = this.#opened[index]!.header;
+      if (firstBatch === notBegun) {
+        if (index === 0) this.#nextBatch = durableBatch + 1;
+        break;
+      }
       this.#bytes = await load(this.#opened[index]!, this.#buffer);
-      if (index === 0) this.#nextBatch = this.#opened[0]!.header.firstBatch;
+      if (index === 0) this.#nextBatch = firstBatch;
       whole = index + 1;
       if (!(await this.#scanFile(index))) break;
     }
@@ -150,7 +157,8 @@ class Recovery {
   /** Takes in the batches of a file. Returns false when the torn tail was met. */
   async #scanFile(index: number): Promise<boolean> {
     const { path, file } = this.#opened[index]!;
-    const endBatch = this.#opened[index + 1]?.header.firstBatch ?? Number.POSITIVE_INFINITY;
+    const next = this.#opened[index + 1]?.header.firstBatch ?? notBegun;
+    const endBatch = next === notBegun ? Number.POSITIVE_INFINITY : next;
     while (this.#nextBatch < endBatch) {
       const batch = this.#decode(index, file.endBytes);
       if (batch === null) {
