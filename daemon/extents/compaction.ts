@@ -90,8 +90,8 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
       }
       const { volumeKey, chunkIndex } = decodeChunkHeader(record, 0);
       const payload = record.subarray(chunkHeaderBytes, chunkHeaderBytes + chunk.storedBytes);
-      const { chunkId, codec, tier, rawBytes } = chunk;
-      copies.push({ chunkId, volumeKey, chunkIndex, codec, tier, rawBytes, payload, damaged: false });
+      const { chunkId, codec, tier, rawBytes, checksum } = chunk;
+      copies.push({ chunkId, volumeKey, chunkIndex, codec, tier, rawBytes, payload, checksum });
     }
   } finally {
     env.segments.release(segment);

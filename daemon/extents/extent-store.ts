@@ -5,6 +5,7 @@
  * data in a segment that the map does not know; it goes when the store opens, or when the segment is
  * compacted.
  */
+import { crc32c } from '@node-rs/crc32';
 import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes, segmentSizeBytes } from '../base/limits.ts';
@@ -42,6 +43,8 @@ export interface ChunkUpdate extends VolumeChunks {
   chunkIndex: number;
   /** A whole chunk, untouched until `store` has settled; null: it becomes a hole. */
   data: Buffer | null;
+  /** crc32c of the data, where it is known already: data that changed on its way is found out when it is read. */
+  checksum?: number;
   /** Part of the data is lost: it is kept as a chunk whose reading gives CORRUPT. */
   damaged?: boolean;
 }
@@ -305,7 +308,7 @@ export class ExtentStore {
     const extents = new Map<number, ExtentChange>();
     const chunks: NewChunk[] = [];
     const firstChunkId = this.nextChunkId;
-    for (const { volumeKey, chunkSizeBytes, chunkIndex, data, damaged = false } of updates) {
+    for (const { volumeKey, chunkSizeBytes, chunkIndex, data, checksum, damaged = false } of updates) {
       const slotCount = extentSizeBytes / chunkSizeBytes;
       const extentIndex = Math.floor(chunkIndex / slotCount);
       const slot = chunkIndex % slotCount;
@@ -333,7 +336,7 @@ export class ExtentStore {
         tier: tierHot,
         rawBytes: chunkSizeBytes,
         payload: data,
-        damaged,
+        checksum: damaged ? ~crc32c(data) >>> 0 : (checksum ?? crc32c(data)),
       });
     }
     return { extents: [...extents.values()].filter(({ slots }) => slots.length > 0), chunks };

@@ -4,7 +4,6 @@
  * What a batch appended is known by its mark until the map has taken it (`keep`), has certainly not taken it
  * (`undo`: the room is given back), or may have taken it (`doubt`: nothing is touched until the next start).
  */
-import { crc32c } from '@node-rs/crc32';
 import { assert } from '../base/assert.ts';
 import type { DiskFile } from '../env/disk.ts';
 import {
@@ -30,8 +29,8 @@ export interface NewChunk {
   rawBytes: number;
   /** The payload as stored; stays untouched until `append` has settled. */
   payload: Buffer;
-  /** Stored under a checksum that is not its own: nobody shall read it. */
-  damaged: boolean;
+  /** crc32c of the payload, or another number where nobody shall read it. */
+  checksum: number;
 }
 
 /** What one batch has appended. */
@@ -202,7 +201,7 @@ function locate(chunk: NewChunk, segment: Segment, offsetBytes: number): Located
     rawBytes: chunk.rawBytes,
     codec: chunk.codec,
     tier: chunk.tier,
-    checksum: chunk.damaged ? ~crc32c(chunk.payload) >>> 0 : crc32c(chunk.payload),
+    checksum: chunk.checksum,
   };
 }
 

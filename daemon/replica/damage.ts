@@ -34,7 +34,7 @@ export async function setDamagedAside(
   chunkSizeBytes: number,
 ): Promise<ExtentWork> {
   const updates: ChunkUpdate[] = [];
-  for (const update of work.updates) {
+  for (const { checksum: _ofTheFirstReading, ...update } of work.updates) {
     const { chunkIndex, data } = update;
     const offsetBytes = chunkIndex * chunkSizeBytes;
     const damage = data === null ? null : await read(env, update, offsetBytes, data);

@@ -16,6 +16,7 @@ import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
 import type { ExtentStore } from '../extents/extent-store.ts';
 import { WriteTurns } from '../extents/write-turns.ts';
+import { joinedChecksum } from '../format/joined-checksum.ts';
 import type { BlockRun, Journal } from '../journal/journal.ts';
 import { type ExtentWork, setDamagedAside } from './damage.ts';
 import type { Done } from './replica.ts';
@@ -299,6 +300,7 @@ export class Drain {
       .filter((run) => run.kind !== 'below');
     if (runs.length === 0) return { work: null, damage: null };
     const chunks = changedChunks(runs, firstBlock, count, chunkSizeBytes);
+    const checksums = chunkChecksums(runs, firstBlock, count, chunkSizeBytes);
     const work: ExtentWork = { volumeKey, updates: [], runs };
     const firstChunk = (firstBlock * blockSizeBytes) / chunkSizeBytes;
     const reads: Promise<void>[] = [];
@@ -311,7 +313,8 @@ export class Drain {
           work.updates.push({ volumeKey, chunkSizeBytes, chunkIndex: firstChunk + each, data: null });
         }
       } else if (kind === 'data') {
-        reads.push(this.#readChunks(work, chunkSizeBytes, firstChunk + chunk, end - chunk));
+        const part = checksums.slice(chunk, end);
+        reads.push(this.#readChunks(work, chunkSizeBytes, firstChunk + chunk, part));
       }
       chunk = end;
     }
@@ -326,13 +329,22 @@ export class Drain {
     return { work, damage };
   }
 
-  #readChunks(work: ExtentWork, chunkSizeBytes: number, firstChunk: number, count: number): Promise<void> {
+  /** One chunk for each of the checksums, which are null where they are not known. */
+  #readChunks(
+    work: ExtentWork,
+    chunkSizeBytes: number,
+    firstChunk: number,
+    checksums: readonly (number | null)[],
+  ): Promise<void> {
+    const count = checksums.length;
     this.#room ??= Buffer.allocUnsafeSlow(batchBytes + extentSizeBytes);
     const room = this.#room.subarray(this.#roomUsed, this.#roomUsed + count * chunkSizeBytes);
     this.#roomUsed += room.length;
     for (let index = 0; index < count; index++) {
       const data = room.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes);
-      work.updates.push({ volumeKey: work.volumeKey, chunkSizeBytes, chunkIndex: firstChunk + index, data });
+      const update = { volumeKey: work.volumeKey, chunkSizeBytes, chunkIndex: firstChunk + index, data };
+      const checksum = checksums[index]!;
+      work.updates.push(checksum === null ? update : { ...update, checksum });
     }
     return new Promise((resolve, reject) => {
       this.#env.read(work.volumeKey, chunkSizeBytes, firstChunk * chunkSizeBytes, room, (error) => {
@@ -382,5 +394,28 @@ function changedChunks(
   }
   return Array.from(touched, (is, chunk) =>
     is === 0 ? 'same' : zeroBlocks[chunk] === chunkBlocks ? 'zero' : 'data',
+  );
+}
+
+/** The checksum of each chunk that comes from the journal whole, put together from those of its blocks; else null. */
+function chunkChecksums(
+  runs: readonly BlockRun[],
+  firstBlock: number,
+  count: number,
+  chunkSizeBytes: number,
+): (number | null)[] {
+  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
+  const ofBlocks = new Uint32Array(count);
+  const known = new Uint16Array(count / chunkBlocks);
+  for (const run of runs) {
+    if (run.kind !== 'journal') continue;
+    const at = run.block - firstBlock;
+    ofBlocks.set(run.checksums, at);
+    for (let block = at; block < at + run.count; block++) known[Math.floor(block / chunkBlocks)]! += 1;
+  }
+  return Array.from(known, (blocks, chunk) =>
+    blocks === chunkBlocks
+      ? joinedChecksum(ofBlocks, chunk * chunkBlocks, chunkBlocks, blockSizeBytes)
+      : null,
   );
 }
