@@ -7,10 +7,13 @@
  *  - a header that cannot be read means records of unknown blocks are lost: CORRUPT, nothing is served;
  *  - a payload block that fails its checksum is kept with that checksum: reading it gives CORRUPT, the rest is served.
  * What was cut off is taken away from the last file down, so that a crash in between leads to the same answer.
+ *
+ * What is taken in is made durable. A sync alone does not do that: one that failed in an earlier life of the daemon may
+ * have left pages the system takes for written. So batches nothing proves durable are written once more, as they are.
  */
 import { crc32c } from '@node-rs/crc32';
 import { WeftError } from '../base/errors.ts';
-import { blockSizeBytes } from '../base/limits.ts';
+import { blockSizeBytes, MiB } from '../base/limits.ts';
 import type { Disk, DiskFile } from '../env/disk.ts';
 import { type DecodedBatch, decodeBatchHeader, looksLikeBatch } from '../format/journal-batch.ts';
 import {
@@ -21,7 +24,10 @@ import {
 } from '../format/journal-file.ts';
 import type { BlockIndex } from './block-index.ts';
 import type { FilePool } from './file-pool.ts';
-import { JournalFile, readFromFile, syncFile } from './journal-file.ts';
+import { JournalFile, readFromFile, syncFile, writeToFile } from './journal-file.ts';
+
+/** Batches are written once more in pieces of this size, in bytes. */
+const rewriteBytes = MiB;
 
 export interface RecoveryEnvironment {
   disk: Disk;
@@ -114,6 +120,8 @@ class Recovery {
   #nextBatch = 1;
   /** The highest durable batch anything not scanned yet speaks of; null until somebody had to know. */
   #provenDurable: number | null = null;
+  /** Batches taken in that nothing scanned so far proves durable, oldest first. */
+  #unproven: { file: JournalFile; batchNumber: number; offset: number }[] = [];
 
   constructor(env: RecoveryEnvironment, opened: OpenFile[]) {
     this.#env = env;
@@ -133,6 +141,7 @@ class Recovery {
       }
       this.#bytes = await load(this.#opened[index]!, this.#buffer);
       if (index === 0) this.#nextBatch = firstBatch;
+      this.#proves(durableBatch);
       whole = index + 1;
       if (!(await this.#scanFile(index))) break;
     }
@@ -142,6 +151,7 @@ class Recovery {
     while (this.#opened.length > whole) await this.#discardLast();
     const files = this.#opened.map((each) => each.file);
     for (const file of files) {
+      await this.#writeUnproven(file);
       await syncFile(file.handle);
       file.syncedBatch = file.lastBatch;
     }
@@ -212,8 +222,29 @@ class Recovery {
     return true;
   }
 
+  /** Writes the tail of the file that may not be on the disk, whatever the system believes. The same bytes: a crash harms nothing. */
+  async #writeUnproven(file: JournalFile): Promise<void> {
+    const first = this.#unproven.find((each) => each.file === file);
+    if (first === undefined) return;
+    // The header of a file may have been written together with its first batch.
+    const start = first.offset === journalFileHeaderBytes ? 0 : first.offset;
+    for (let at = start; at < file.endBytes; at += rewriteBytes) {
+      const bytes = this.#buffer.subarray(0, Math.min(rewriteBytes, file.endBytes - at));
+      await readFromFile(file.handle, bytes, at);
+      await writeToFile(file.handle, [bytes], at);
+    }
+  }
+
+  #proves(durableBatch: number): void {
+    let proven = 0;
+    while (proven < this.#unproven.length && this.#unproven[proven]!.batchNumber <= durableBatch) proven += 1;
+    if (proven > 0) this.#unproven.splice(0, proven);
+  }
+
   /** Into the index and the file's list of records. */
   #take(file: JournalFile, batch: DecodedBatch): void {
+    this.#proves(batch.durableBatch);
+    this.#unproven.push({ file, batchNumber: batch.batchNumber, offset: file.endBytes });
     const start = file.fileNumber * this.#strideBytes + file.endBytes;
     for (const record of batch.records) {
       if (!this.#env.keepVolume(record.volumeKey)) continue;

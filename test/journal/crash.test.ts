@@ -117,3 +117,19 @@ t.test('what was recovered after a kill survives the power loss that follows', a
     t.equal(await rig.verify('power'), null, `seed ${seed}, power lost`);
   }
 });
+
+t.test('what a failed sync gave up is on the disk once a restart has recovered it', async (t) => {
+  for (let seed = 1; seed <= 10; seed += 1) {
+    const rig = await JournalRig.open(seed);
+    await rig.clock.settle(rig.write(1, 0, 3, true));
+    await rig.clock.settle(Promise.all([3, 4, 5].map((block) => rig.write(1, block, 1))));
+    rig.disk.fail('sync');
+    await t.rejects(rig.clock.settle(rig.flush()), { code: 'IO_ERROR' });
+    rig.crash('process');
+    await rig.open();
+    await rig.clock.settle(rig.flush());
+    rig.crash('power');
+    await rig.open();
+    t.equal(await rig.verify('power'), null, `seed ${seed}`);
+  }
+});
