@@ -1,5 +1,7 @@
 import t from 'tap';
 import type { WeftError } from '../../daemon/base/errors.ts';
+import { blockSizeBytes } from '../../daemon/base/limits.ts';
+import { decodeJournalFileHeader, notBegun } from '../../daemon/format/journal-file.ts';
 import type { AppendDone } from '../../daemon/journal/journal.ts';
 import { JournalRig } from './journal-rig.ts';
 
@@ -260,4 +262,35 @@ t.test('a journal opened with another file size serves what it has', async (t) =
   await rig.clock.settle(rig.write(1, 10, 20, true));
   while (await rig.clock.settle(rig.drainOldest()));
   t.equal(await rig.verify('none'), null);
+});
+
+t.test('the next file is ready, and says that it is not begun, before the one in use is full', async (t) => {
+  const rig = await JournalRig.open();
+  await rig.clock.settle(rig.write(1, 0, 20));
+  await rig.clock.run(() => false);
+  t.same(await rig.clock.settle(rig.disk.list('journal')), ['0000000001.wfj', '0000000002.wfj']);
+  const next = await rig.clock.settle(rig.disk.open('journal/0000000002.wfj', 'read'));
+  const page = Buffer.alloc(blockSizeBytes);
+  await rig.clock.settle(new Promise((resolve) => next.read(page, 0, resolve)));
+  t.equal(decodeJournalFileHeader(page, 'the next file').firstBatch, notBegun);
+  await rig.clock.settle(rig.write(1, 20, 20));
+  await rig.clock.settle(new Promise((resolve) => next.read(page, 0, resolve)));
+  t.equal(decodeJournalFileHeader(page, 'the next file').firstBatch, 2);
+  rig.crash('process');
+  await rig.open();
+  t.equal(await rig.verify('process'), null);
+});
+
+t.test('a file that was ready and never begun is nobody’s after a crash', async (t) => {
+  const rig = await JournalRig.open();
+  await rig.clock.settle(rig.write(1, 0, 20, true));
+  await rig.clock.run(() => false);
+  rig.crash('power');
+  await rig.open();
+  t.equal(await rig.verify('power'), null);
+  t.same(rig.logged, []);
+  t.same(
+    rig.journal.sealedFiles().map(({ fileNumber }) => fileNumber),
+    [1],
+  );
 });
