@@ -1,53 +1,52 @@
-/** The targets the suite is run against, each started for it alone and reached through two portals. */
+/**
+ * The targets the suite is run against, each started for it alone and reached through two portals. Every test gets a
+ * logical unit that nobody has used before: some tests want blocks to be zero that they did not write.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import type { VolumeCreate } from '../../daemon/api/schema.ts';
 import { Initiator } from '../iscsi/initiator.ts';
 import { eventually } from '../system/eventually.ts';
 import { freePort, WeftdProcess } from '../system/weftd-process.ts';
 
-/** Some tests want more than 2 GiB, some less than 1 TiB. */
-const unitSizeBytes = 10 * 2 ** 30;
+/** Less than READ(6) can address, 1 GiB: else the tests of what is beyond the end are skipped without a word. */
+const unitSizeBytes = 2 ** 29;
 const startLimitMs = 60_000;
 
+/** - small-blocks: the physical block is the logical one. */
+export type UnitKind = 'plain' | 'read-only' | 'small-blocks';
+
+/** The same unit through each portal: `iscsi://HOST:PORT/IQN/LUN`. */
 export type Urls = readonly [string, string];
 
 export interface SuiteTarget {
   name: string;
   version: string;
-  /** Units that differ in nothing: tests run beside each other, each lane on its own. */
-  lanes: Urls[];
+  /** A unit of its own for a test. */
+  newUnit(kind: UnitKind): Promise<Urls>;
   stop(): Promise<void>;
 }
 
-export interface WeftTarget extends SuiteTarget {
-  /** A unit write-protected by MODE SELECT. */
-  readOnly: Urls;
-  /** A unit whose physical block is its logical block. */
-  smallBlocks: Urls;
-}
-
-export async function startWeft(laneCount: number): Promise<WeftTarget> {
+export async function startWeft(): Promise<SuiteTarget> {
   const portals = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
   const weftd = await WeftdProcess.start({ iscsi: portals.join(',') });
   const client = await weftd.client();
-  const create = async (wanted: VolumeCreate): Promise<Urls> => {
-    await client.createVolume({ sizeBytes: unitSizeBytes, chap: 'none', ...wanted });
-    const { iqn, lun } = await client.attachment(wanted.name);
+  const { version } = await client.status();
+  let units = 0;
+  const newUnit = async (kind: UnitKind): Promise<Urls> => {
+    units += 1;
+    const name = `unit-${units}`;
+    const physicalBlockBytes = kind === 'small-blocks' ? 512 : 4096;
+    await client.createVolume({ name, sizeBytes: unitSizeBytes, chap: 'none', physicalBlockBytes });
+    const { iqn, lun } = await client.attachment(name);
     const [first, second] = portals.map((portal) => `iscsi://${portal}/${iqn}/${lun}`);
+    if (kind === 'read-only') await writeProtect(first!);
     return [first!, second!];
   };
-  const lanes: Urls[] = [];
-  for (let lane = 0; lane < laneCount; lane += 1) lanes.push(await create({ name: `lane-${lane}` }));
-  const readOnly = await create({ name: 'read-only' });
-  await writeProtect(readOnly[0]);
-  const smallBlocks = await create({ name: 'small-blocks', physicalBlockBytes: 512 });
-  const { version } = await client.status();
-  return { name: 'weft', version, lanes, readOnly, smallBlocks, stop: () => weftd.stop() };
+  return { name: 'weft', version, newUnit, stop: () => weftd.stop() };
 }
 
 /** Sets SWP in the control mode page (0Ah), and leaves everything else as it is. */
@@ -71,7 +70,7 @@ async function writeProtect(url: string): Promise<void> {
 }
 
 /** Debian's tgtd on sparse files, thin. Its LUN 0 is a controller. */
-export async function startTgt(laneCount: number): Promise<SuiteTarget> {
+export async function startTgt(): Promise<SuiteTarget> {
   const directory = await mkdtemp(join(tmpdir(), 'weft-tgt-'));
   const ports = [await freePort(), await freePort()];
   // Any number but 0, which is the system's own tgtd.
@@ -83,29 +82,32 @@ export async function startTgt(laneCount: number): Promise<SuiteTarget> {
     stdio: ['ignore', log.fd, log.fd],
   });
   await log.close();
+  let units = 0;
+  const newUnit = async (kind: UnitKind): Promise<Urls> => {
+    units += 1;
+    const tid = String(units);
+    const iqn = `iqn.2026-11.io.weft:tgt-${tid}`;
+    const file = join(directory, `unit-${tid}`);
+    const handle = await open(file, 'w');
+    await handle.truncate(unitSizeBytes);
+    await handle.close();
+    const unit = ['--mode', 'logicalunit', '--tid', tid, '--lun', '1'];
+    const more = { plain: '', 'read-only': ',readonly=1', 'small-blocks': ',lbppbe=0' }[kind];
+    await tgtadm('--op', 'new', '--mode', 'target', '--tid', tid, '-T', iqn);
+    await tgtadm('--op', 'new', ...unit, '-b', file);
+    await tgtadm('--op', 'update', ...unit, '--params', `thin_provisioning=1${more}`);
+    await tgtadm('--op', 'bind', '--mode', 'target', '--tid', tid, '-I', 'ALL');
+    const [first, second] = ports.map((port) => `iscsi://127.0.0.1:${port}/${iqn}/1`);
+    return [first!, second!];
+  };
   const stop = async (): Promise<void> => {
-    await endTgt(child, tgtadm, laneCount);
+    await endTgt(child, tgtadm, units);
     await rm(directory, { recursive: true, force: true });
   };
   try {
     await eventually('tgtd answers', startLimitMs, () => tgtadm('--op', 'show', '--mode', 'system'));
-    const lanes: Urls[] = [];
-    for (let tid = 1; tid <= laneCount; tid += 1) {
-      const iqn = `iqn.2026-11.io.weft:tgt-${tid}`;
-      const file = join(directory, `unit-${tid}`);
-      const handle = await open(file, 'w');
-      await handle.truncate(unitSizeBytes);
-      await handle.close();
-      const unit = ['--mode', 'logicalunit', '--tid', String(tid), '--lun', '1'];
-      await tgtadm('--op', 'new', '--mode', 'target', '--tid', String(tid), '-T', iqn);
-      await tgtadm('--op', 'new', ...unit, '-b', file);
-      await tgtadm('--op', 'update', ...unit, '--params', 'thin_provisioning=1');
-      await tgtadm('--op', 'bind', '--mode', 'target', '--tid', String(tid), '-I', 'ALL');
-      const [first, second] = ports.map((port) => `iscsi://127.0.0.1:${port}/${iqn}/1`);
-      lanes.push([first!, second!]);
-    }
     const { stdout } = await execa('tgtd', ['--version']);
-    return { name: 'tgt', version: stdout.trim(), lanes, stop };
+    return { name: 'tgt', version: stdout.trim(), newUnit, stop };
   } catch (error) {
     const said = await readFile(join(directory, 'log'), 'utf8').catch(() => '');
     await stop();
