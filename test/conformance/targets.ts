@@ -46,7 +46,12 @@ export async function startWeft(): Promise<SuiteTarget> {
     if (kind === 'read-only') await writeProtect(first!);
     return [first!, second!];
   };
-  return { name: 'weft', version, newUnit, stop: () => weftd.stop() };
+  // Not asked to drain what nobody will read.
+  const stop = async (): Promise<void> => {
+    await weftd.kill9();
+    await weftd.stop();
+  };
+  return { name: 'weft', version, newUnit, stop };
 }
 
 /** Sets SWP in the control mode page (0Ah), and leaves everything else as it is. */
