@@ -25,12 +25,14 @@ export async function reduce(
   suspects: readonly Conversation[],
 ): Promise<{ conversation: Conversation; what: string } | null> {
   const endMs = performance.now() + reductionLimitMs;
-  for (const suspect of suspects) {
-    if (performance.now() > endMs) return null;
-    const what = await replay([suspect]);
-    if (what !== null) return { conversation: await shortened(suspect, endMs), what };
+  let left = suspects;
+  while (left.length > 1) {
+    const half = left.slice(0, left.length >> 1);
+    left = (await replay(half)) === null ? left.slice(half.length) : half;
   }
-  return null;
+  const [suspect] = left;
+  const what = suspect === undefined ? null : await replay([suspect]);
+  return what === null ? null : { conversation: await shortened(suspect!, endMs), what };
 }
 
 /** Takes away halves, quarters, and so on down to single steps, as long as it still fails. */
