@@ -12,10 +12,11 @@ import { aims, type WeftdUnderTest } from './weftd-under-test.ts';
 /** The slowest answer the healthy session may get: a tenth of the 30 s after which Linux aborts a command. */
 const slowestHealthyMs = 3_000;
 /**
- * How much larger the process may be at the end than at its largest during the warm-up: the idle transfer buffers it
- * may keep (64 MiB), and as much again for what V8 has not collected yet.
+ * How much larger the process may be at the end than at its largest during the warm-up: the idle transfer buffers it may
+ * keep (64 MiB), and twice that for caches that fill slowly and what V8 and malloc have not given back. Over a million
+ * inputs it is nearly level after 800,000; a leak of 256 bytes an input shows there, one of 5 KiB in 45,000.
  */
-const growthLimitBytes = 128 * MiB;
+const growthLimitBytes = 192 * MiB;
 /** Conversations of one batch, and how many of them are held at once. */
 const batchSize = 400;
 const heldAtOnce = 32;
