@@ -57,6 +57,9 @@ async function fuzz(): Promise<boolean> {
     `seed ${seed}${range === null ? `, ${inputs} inputs` : `, conversations ${range.from} to ${range.to}`}`,
   );
   const weftd = await WeftdUnderTest.start();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => void weftd.stop().then(() => process.exit(130)));
+  }
   let failure: Failure | null = null;
   try {
     const result = await Campaign.run(weftd, { seed, inputs, range, onProgress: tell });
