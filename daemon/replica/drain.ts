@@ -133,6 +133,8 @@ export class Drain {
     this.#idleTimer?.cancel();
     this.#retryTimer?.cancel();
     await this.#running?.catch(() => {});
+    // A copy may have the turn.
+    await this.turn(async () => {});
   }
 
   #usedFraction(): number {

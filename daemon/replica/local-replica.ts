@@ -171,10 +171,10 @@ export class LocalReplica implements Replica {
     const { chunkSizeBytes, volumeKey } = source;
     const [firstChunk, count] = [offsetBytes / chunkSizeBytes, lengthBytes / chunkSizeBytes];
     const prepare = async (): Promise<void> => {
-      this.#throwIfGone(source);
+      this.#checkServed(source);
       await verifyRange(this, source, offsetBytes, lengthBytes);
       await this.#drain.turn(async () => {
-        this.#throwIfGone(source);
+        this.#checkServed(source);
         await this.#drain.storeChunks(volumeKey, chunkSizeBytes, firstChunk, count);
       });
     };
@@ -195,7 +195,7 @@ export class LocalReplica implements Replica {
       const refusal = this.#space.admitShared(lengthBytes / volume.chunkSizeBytes);
       if (refusal !== null) throw refusal;
       await this.#drain.turn(async () => {
-        for (const each of [volume, source]) this.#throwIfGone(each);
+        for (const each of [volume, source]) this.#checkServed(each);
         const env = { journal: this.#journal, extents: this.#extents, drain: this.#drain };
         await copyRange(env, { volume, offsetBytes, lengthBytes, source, sourceOffsetBytes, order });
       });
@@ -297,7 +297,9 @@ export class LocalReplica implements Replica {
     return new WeftError('NOT_FOUND', `volume ${volume.volumeKey} is gone: log out of it`);
   }
 
-  #throwIfGone(volume: VolumeIdentity): void {
+  #checkServed(volume: VolumeIdentity): void {
+    if (this.#closed)
+      throw new WeftError('SHUTTING_DOWN', 'the store is being closed: log in again when weftd is back');
     const refusal = this.#refusal(volume);
     if (refusal !== null) throw refusal;
   }
