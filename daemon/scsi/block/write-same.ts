@@ -29,9 +29,9 @@ export function writeSame(task: Task): void {
   const wantedBytes = withoutData ? 0 : sectorSizeBytes;
   const offsetBytes = block * sectorSizeBytes;
   const lengthBytes = blocks * sectorSizeBytes;
-  // With UNMAP a thin unit should deallocate the blocks, whatever the data (SBC-4 table of ANCHOR and UNMAP). They read
-  // as zeros then, for certain: this is what sets it apart from the UNMAP command, which may leave blocks alone.
-  if (unmaps) {
+  // Unmapped blocks read as zeros (LBPRZ), so any other sector is written although UNMAP is set: a read returns what
+  // was sent (the UNMAP section of sg_write_same(8) says what SBC means).
+  if (unmaps && sector.equals(zeroSector)) {
     unit.guard.change(offsetBytes, lengthBytes, () =>
       unit.device.unmap(offsetBytes, lengthBytes, false, (error) => {
         if (error === null) task.good(wantedBytes);
