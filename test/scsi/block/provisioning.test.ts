@@ -127,7 +127,7 @@ t.test('WRITE SAME writes the sector all over the range', async (t) => {
   }
 });
 
-t.test('WRITE SAME with UNMAP unmaps zeros, and writes anything else; without it zeros are written', async (t) => {
+t.test('WRITE SAME with UNMAP unmaps zeros, and writes anything else', async (t) => {
   for (const [opcode, cdb] of [
     [0x41, cdb10],
     [0x93, cdb16],
