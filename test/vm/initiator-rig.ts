@@ -5,7 +5,7 @@ import type { Attachment, VolumeCreate } from '../../daemon/api/schema.ts';
 import { startWeftd } from '../daemon/volume-rig.ts';
 import { freePort, type WeftdProcess } from '../system/weftd-process.ts';
 import { KernelInitiator } from './kernel-initiator.ts';
-import { faultsIn } from './kernel-log.ts';
+import { type Disturbance, faultsIn, marksOf } from './kernel-log.ts';
 import { hostSeenFromGuest, type MachineOptions, VirtualMachine } from './virtual-machine.ts';
 
 export class InitiatorRig {
@@ -56,10 +56,14 @@ export class InitiatorRig {
   }
 
   /** Connections may break while `disturb` runs and until what it gives is over; data may not. */
-  async disturbed<Result>(disturb: () => Promise<Result>): Promise<Result> {
-    await this.machine.note('weft-test: disturbed');
+  async disturbed<Result>(
+    disturb: () => Promise<Result>,
+    disturbance: Disturbance = 'disturbed',
+  ): Promise<Result> {
+    const marks = marksOf(disturbance);
+    await this.machine.note(marks.begin);
     const result = await disturb();
-    await this.machine.note('weft-test: undisturbed');
+    await this.machine.note(marks.end);
     return result;
   }
 

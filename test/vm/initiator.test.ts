@@ -4,7 +4,7 @@ import { MiB } from '../../daemon/base/limits.ts';
 import { eventually } from '../system/eventually.ts';
 import { InitiatorRig } from './initiator-rig.ts';
 import { digests, diskPath } from './kernel-initiator.ts';
-import { kernelInitiator } from './virtual-machine.ts';
+import { guestPollMs, kernelInitiator } from './virtual-machine.ts';
 
 const limit = { timeout: 300_000 };
 const otherInitiator = 'iqn.2026-11.io.weft.test:other';
@@ -160,9 +160,14 @@ t.test('a persistent reservation keeps others out, outlives weftd, and is preemp
   await rig.disturbed(async () => {
     await rig.weftd.kill9();
     await rig.weftd.startAgain();
-    await eventually('both sessions are back', recoveryLimitMs, async () => {
-      return (await initiator.states()).LOGGED_IN === 2;
-    });
+    await eventually(
+      'both sessions are back',
+      recoveryLimitMs,
+      async () => {
+        return (await initiator.states()).LOGGED_IN === 2;
+      },
+      guestPollMs,
+    );
     // The first command after it is told of the restart.
     for (const disk of [mine, others]) await rig.machine.attempt(`sg_turs ${disk}; sg_turs ${disk}`);
   });

@@ -7,14 +7,31 @@ const damage =
 const disturbance =
   /conn error|ping timeout|session recovery timed out|abort|timed out|timing out|offlined|Sense Key|FAILED Result|Power-on or device reset/i;
 
-/** Lines of `disturbance` are allowed between "weft-test: disturbed" and "weft-test: undisturbed". */
+/** What a path's disk says once it is given up; the device that joins the paths repeats the command over another. */
+const pathLoss = /(I\/O error, dev|rejecting I\/O to|sd [\d:]+: \[)\s?(sd[a-z]+|offline device|dead device)/;
+
+const beginnings = { disturbed: 'weft-test: disturbed', pathCut: 'weft-test: a path is cut' } as const;
+const end = 'weft-test: undisturbed';
+export type Disturbance = keyof typeof beginnings;
+
+/** What to note in the log where a disturbance begins, and where it is over. */
+export function marksOf(disturbance: Disturbance): { begin: string; end: string } {
+  return { begin: beginnings[disturbance], end };
+}
+
+/**
+ * Between its marks a disturbance excuses lines of `disturbance`; a path that is cut, those of `pathLoss` too. Nothing
+ * excuses what a file system, or the device over the paths, complains of.
+ */
 export function faultsIn(lines: readonly string[]): string[] {
   const faults: string[] = [];
-  let disturbed = false;
+  let now: Disturbance | null = null;
   for (const line of lines) {
-    if (line.includes('weft-test: disturbed')) disturbed = true;
-    else if (line.includes('weft-test: undisturbed')) disturbed = false;
-    else if (damage.test(line) || (!disturbed && disturbance.test(line))) faults.push(line);
+    if (line.includes(beginnings.disturbed)) now = 'disturbed';
+    else if (line.includes(beginnings.pathCut)) now = 'pathCut';
+    else if (line.includes(end)) now = null;
+    else if (now === 'pathCut' && pathLoss.test(line)) continue;
+    else if (damage.test(line) || (now === null && disturbance.test(line))) faults.push(line);
   }
   return faults;
 }

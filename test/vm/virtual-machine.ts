@@ -19,7 +19,12 @@ const results = join(root, 'build/test-results');
 const imageLimitMs = 900_000;
 /** Fifteen seconds on an idle machine. */
 const bootLimitMs = 180_000;
-const scriptLimitSeconds = 120;
+const scriptLimitSeconds = 240;
+/** For `eventually`: to start a script costs an emulated processor a tenth of a second. */
+export const guestPollMs = 1000;
+
+/** A test that is killed takes its machine with it. */
+const lifeline = ['--pdeathsig', 'KILL'];
 
 /** Where the guest finds the host's 127.0.0.1. */
 export const hostSeenFromGuest = '10.0.2.2';
@@ -67,10 +72,12 @@ export class VirtualMachine {
     // An archive that is not compressed begins at a multiple of 4.
     const padding = Buffer.alloc(-first.length & 3);
     await writeFile(initrd, Buffer.concat([first, padding, await archive('guest-init')]));
-    const emulator = spawn('qemu-system-x86_64', emulatorOptions(options, image, directory, kernelLog), {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      detached: true,
-    });
+    const command = [
+      ...lifeline,
+      'qemu-system-x86_64',
+      ...emulatorOptions(options, image, directory, kernelLog),
+    ];
+    const emulator = spawn('setpriv', command, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
     let complaints = '';
     emulator.stderr.on('data', (piece: Buffer) => {
       complaints += piece;

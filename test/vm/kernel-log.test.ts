@@ -1,0 +1,33 @@
+import t from 'tap';
+import { faultsIn } from './kernel-log.ts';
+
+const conn = '[ 9.1]  connection1:0: detected conn error (1020)';
+const path = '[ 9.2] I/O error, dev sda, sector 45234 op 0x1:(WRITE) flags 0xca00 phys_seg 2 prio class 2';
+const joined = '[ 9.3] I/O error, dev dm-0, sector 8 op 0x1:(WRITE) flags 0x0 phys_seg 1 prio class 2';
+const fileSystem =
+  '[ 9.4] EXT4-fs error (device sda): ext4_find_entry:1463: inode #2: comm ls: reading directory';
+const xfs = '[ 9.5] XFS (sdb): log I/O error -5';
+
+t.test('outside a disturbance everything is a fault', async (t) => {
+  for (const line of [conn, path, joined, fileSystem, xfs]) t.strictSame(faultsIn([line]), [line]);
+  t.strictSame(faultsIn(['[ 1.0] EXT4-fs (sda): mounted filesystem with ordered data mode.']), []);
+});
+
+t.test('a disturbance excuses a broken connection, and no lost I/O', async (t) => {
+  const lines = ['weft-test: disturbed', conn, path, joined, fileSystem, xfs, 'weft-test: undisturbed', conn];
+  t.strictSame(faultsIn(lines), [path, joined, fileSystem, xfs, conn]);
+});
+
+t.test('a cut path excuses its own I/O errors, and none of the device over the paths', async (t) => {
+  const lines = [
+    'weft-test: a path is cut',
+    conn,
+    path,
+    joined,
+    fileSystem,
+    xfs,
+    'weft-test: undisturbed',
+    path,
+  ];
+  t.strictSame(faultsIn(lines), [joined, fileSystem, xfs, path]);
+});
