@@ -32,7 +32,10 @@ export interface Connection {
   /** `address:port` of either end, IPv6 addresses in brackets. */
   readonly remoteAddress: string;
   readonly localAddress: string;
-  /** Sends the pieces in order; they stay untouched until `sent`, which is called once, also when sending failed. */
+  /**
+   * Sends the pieces, at least one, in order; they stay untouched until `sent`, which is called once, also when sending failed, and
+   * never before that of an earlier write.
+   */
   write(pieces: readonly Buffer[], sent: () => void): void;
   /** Calls `fire` when everything that is ready now has been handled: the place to send a turn's output at once. */
   endOfTurn(fire: () => void): void;
@@ -123,6 +126,8 @@ class SystemConnection implements Connection {
   private socket: Socket | null = null;
   private isEnding = false;
   private isClosed = false;
+  /** Of writes behind the end: what was written before them may be on its way still. */
+  private unsent: (() => void)[] = [];
 
   constructor(remoteAddress: string, localAddress: string) {
     this.remoteAddress = remoteAddress;
@@ -147,6 +152,7 @@ class SystemConnection implements Connection {
     socket.on('close', () => {
       this.isEnding = true;
       this.isClosed = true;
+      for (const sent of this.unsent.splice(0)) sent();
       receiver.closed();
     });
   }
@@ -154,8 +160,12 @@ class SystemConnection implements Connection {
   write(pieces: readonly Buffer[], sent: () => void): void {
     const last = pieces.length - 1;
     const socket = this.socket;
-    if (last < 0 || socket === null || this.isEnding) {
+    if (socket === null || this.isClosed) {
       sent();
+      return;
+    }
+    if (this.isEnding) {
+      this.unsent.push(sent);
       return;
     }
     pollBusily();

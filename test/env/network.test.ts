@@ -89,6 +89,34 @@ t.test('an end that the other side ignores closes all the same', async (t) => {
   await t.resolves(closed);
 });
 
+t.test('what is written behind an end is not reported before what is still on its way', async (t) => {
+  const reported: string[] = [];
+  let ended = false;
+  const listener = await systemNetwork.listen('127.0.0.1', 0, (accepted) => {
+    // More than the system takes without somebody who reads.
+    const onItsWay = Buffer.alloc(64 * 1024 * 1024, 'on its way');
+    return receiver(
+      () => {
+        accepted.write([onItsWay], () => reported.push('on its way'));
+        accepted.end();
+        accepted.write([Buffer.from('behind')], () => reported.push('behind'));
+        accepted.write([Buffer.from('last')], () => reported.push('last'));
+        ended = true;
+      },
+      () => reported.push('closed'),
+    );
+  });
+  const client = connect(listener.port, '127.0.0.1');
+  client.on('error', () => {});
+  client.write('x');
+  while (!ended) await new Promise(setImmediate);
+  t.same(reported, [], 'nothing while bytes may still leave from where they lie');
+  while (!reported.includes('closed')) await new Promise(setImmediate);
+  t.same(reported, ['on its way', 'behind', 'last', 'closed']);
+  client.destroy();
+  await listener.close();
+});
+
 t.test('a paused connection receives nothing until it is resumed', async (t) => {
   let total = 0;
   let server: Connection | null = null;
