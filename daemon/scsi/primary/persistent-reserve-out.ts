@@ -7,7 +7,7 @@
  *
  *     5Fh | SERVICE ACTION 1Fh | SCOPE F0h, TYPE 0Fh | - (2) | PARAMETER LIST LENGTH (4) | CONTROL
  */
-import { nexusName, nexusParts } from '../nexus-name.ts';
+import { initiatorNameOf, nexusName, nexusParts } from '../nexus-name.ts';
 import * as changes from '../reservation-changes.ts';
 import {
   isReservationType,
@@ -88,22 +88,25 @@ export function preempt(task: Task): void {
 
 /**
  * PREEMPT AND ABORT (5.13.11.5): answered when no command of a preempted nexus has effects any more. What they have
- * waiting for its turn here ends first, so that two nexuses preempting each other never wait for each other.
+ * waiting for its turn here ends first, so that two nexuses preempting each other never wait for each other. A copy that
+ * a preempted initiator asked another unit for ends no later than its segment in hand, and that is waited for as well.
  */
 export function preemptAndAbort(task: Task): void {
   preemptThen(task, (preempted, done) => {
     const { unit, target, command } = task;
     unit.changes.abort(preempted);
     const { abortTasks } = target;
-    if (abortTasks === null) return unit.whenIdle(preempted, done);
-    let waiting = preempted.length;
-    if (waiting === 0) return done();
+    let waiting = preempted.length + 1;
+    const oneDone = (): void => {
+      waiting -= 1;
+      if (waiting === 0) done();
+    };
     for (const nexus of preempted) {
-      abortTasks(nexus, command.lun, () => {
-        waiting -= 1;
-        if (waiting === 0) done();
-      });
+      if (abortTasks === null) unit.whenIdle([nexus], oneDone);
+      else abortTasks(nexus, command.lun, oneDone);
     }
+    const initiators = new Set(preempted.map(initiatorNameOf));
+    void unit.copies.visitsOver((nexus) => initiators.has(initiatorNameOf(nexus))).then(oneDone);
   });
 }
 

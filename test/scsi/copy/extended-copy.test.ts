@@ -211,6 +211,36 @@ t.test('reservations of both units are kept', async (t) => {
   t.equal(await copy(a, list), 'CONFLICT');
 });
 
+t.test('who is preempted and aborted copies nothing more to the unit by way of another', async (t) => {
+  const { first, second, a, b } = fabric();
+  const lun = Buffer.from('0001000000000000', 'hex');
+  /** PERSISTENT RESERVE OUT to the second unit. */
+  const out = async (from: Initiator, action: string, key: number, actionKey: number) => {
+    const dataOut = Buffer.alloc(24);
+    dataOut.writeUInt32BE(key, 4);
+    dataOut.writeUInt32BE(actionKey, 12);
+    return outcome(await from.send(`5f ${action} 05 00 00 00 00 00 18 00`, { dataOut, lun }));
+  };
+  t.same([await out(a, '00', 0, 0xa), await out(b, '00', 0, 0xb)], ['GOOD', 'GOOD']);
+  t.equal(await out(a, '01', 0xa, 0), 'GOOD', 'a holds the second unit');
+  await a.write(0, pattern(8));
+  memory(second).paused = true;
+  const segment = segmentDescriptor({ target: 1, from: 0, to: 0, blocks: 8 });
+  const running = copy(a, copyList([naaTarget(first), naaTarget(second)], [segment, segment]));
+  while (!memory(second).calls.includes('write 0+4096')) await new Promise(setImmediate);
+  let answered = false;
+  const preempting = out(b, '05', 0xb, 0xa).finally(() => {
+    answered = true;
+  });
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  t.notOk(answered, 'not while the copy may still take effect');
+  memory(second).release();
+  t.equal(await preempting, 'GOOD');
+  memory(second).calls.length = 0;
+  t.equal(await running, '0a/0d/01', 'its next segment meets the reservation');
+  t.same(memory(second).calls, []);
+});
+
 t.test('a unit of another target is used only by who may', async (t) => {
   const { first, strange, a, b } = fabric();
   await a.write(0, pattern(8));
