@@ -138,11 +138,17 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
       await served?.unit.copies.visitsOver(isMeant);
       return;
     }
+    await this.fence(record);
+  }
+
+  /** Those that are not admitted send no more that has effects, so it is enough to wait for what is in the device. */
+  async fence(record: VolumeRecord): Promise<void> {
+    const served = this.#find(record);
     if (served === undefined) return;
     const { unit } = served;
-    const fenced = unit.nexusNames().filter((nexus) => served.admit(initiatorNameOf(nexus)) !== null);
-    await new Promise<void>((resolve) => unit.whenIdle(fenced, resolve));
-    await unit.copies.visitsOver((nexus) => served.admit(initiatorNameOf(nexus)) !== null);
+    const isFenced = (nexus: string): boolean => served.admit(initiatorNameOf(nexus)) !== null;
+    await new Promise<void>((resolve) => unit.whenIdle(unit.nexusNames().filter(isFenced), resolve));
+    await unit.copies.visitsOver(isFenced);
   }
 
   /** In a group, a session stays while any volume lists its initiator, and loses those that do not. */
@@ -156,7 +162,8 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
       if (!everybody && target.lists(initiator)) continue;
       dropped += await this.#portal.dropSessions(iqn, initiator);
     }
-    if (record.group !== null) await this.dropSessions(record, null);
+    await this.fence(record);
+    if (everybody) await this.#find(record)?.unit.copies.visitsOver(() => true);
     return dropped;
   }
 

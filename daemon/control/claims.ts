@@ -156,6 +156,7 @@ export class Claims {
         await host.dropSessions(after, initiator);
       }
     }
+    await host.fence(after);
   }
 }
 

@@ -19,6 +19,11 @@ export interface VolumeHost {
   /** Fences the initiator out, everybody when null: nothing it sent takes effect after this has resolved. */
   dropSessions(volume: VolumeRecord, initiator: string | null): Promise<void>;
   /**
+   * Nothing that initiators sent that may not use it takes effect after this has resolved, neither of sessions that
+   * have ended already nor by way of other targets. Drops no session.
+   */
+  fence(volume: VolumeRecord): Promise<void>;
+  /**
    * Ends the sessions with its target of initiators that may not be there (any more); with `everybody`, all of them.
    * Nothing they sent takes effect after this has resolved, with how many they were.
    */

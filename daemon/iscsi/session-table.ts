@@ -236,15 +236,17 @@ export class SessionTable {
 
   /**
    * Ends the sessions of a target, or those one initiator has with it. Resolves with their number once none of their
-   * commands runs any more. With `graceMs` initiators are asked to log out and have that long to do so.
+   * commands runs any more, nor of sessions whose connection was gone before. With `graceMs` initiators are asked to
+   * log out and have that long to do so.
    */
   async drop(iqn: string, initiator: string | undefined, graceMs: number): Promise<number> {
-    const dropped: Promise<void>[] = [];
-    for (const { session } of [...this.entries.values()]) {
-      const { target, initiatorName } = session.identity;
-      if (target?.iqn !== iqn || (initiator !== undefined && initiatorName !== initiator)) continue;
-      const idle = new Promise<void>((resolve) => session.whenIdle(resolve));
-      dropped.push(idle);
+    const idle: Promise<void>[] = [];
+    let dropped = 0;
+    for (const session of [...this.of(iqn)]) {
+      if (initiator !== undefined && session.identity.initiatorName !== initiator) continue;
+      idle.push(new Promise<void>((resolve) => session.whenIdle(resolve)));
+      if (!this.entries.has(session)) continue;
+      dropped += 1;
       const end = () => {
         session.announceEnd();
         session.disconnect('the session was dropped');
@@ -257,8 +259,8 @@ export class SessionTable {
       const timer = this.environment.clock.after(graceMs, end);
       session.whenIdle(() => timer.cancel());
     }
-    await Promise.all(dropped);
-    return dropped.length;
+    await Promise.all(idle);
+    return dropped;
   }
 
   /** See `preemptTasks`; `nexus` as commands carry it. */

@@ -78,6 +78,26 @@ t.test('a takeover whose fencing failed is not answered, and fences when it is t
   t.strictSame((await client.volume('db')).sessions, []);
 });
 
+t.test(
+  'nobody has a claim before what others sent has taken effect, also of sessions that are gone',
+  async (t) => {
+    const { fabric, take } = await claimable(t);
+    let open = (): void => {};
+    fabric.host.fenceGate = new Promise((resolve) => {
+      open = resolve;
+    });
+    let isTaken = false;
+    const taking = take(a).then(() => {
+      isTaken = true;
+    });
+    await fabric.client().status();
+    await fabric.client().status();
+    t.notOk(isTaken);
+    open();
+    await taking;
+  },
+);
+
 t.test('a lapsed claim that nobody took is renewed by its holder, under the same epoch', async (t) => {
   const { fabric, take } = await claimable(t);
   const first = await take(a);

@@ -16,6 +16,8 @@ export class FakeVolumeHost implements VolumeHost {
   readonly dropFaults: Error[] = [];
   /** When set, `destroy` waits for it. */
   destroyGate: Promise<void> | null = null;
+  /** The same for `fence`. */
+  fenceGate: Promise<void> | null = null;
 
   portals(): string[] {
     return ['127.0.0.1:3260'];
@@ -59,6 +61,10 @@ export class FakeVolumeHost implements VolumeHost {
       (session) => initiator !== null && session.initiator !== initiator,
     );
     this.#sessions.set(volume.id, left);
+  }
+
+  async fence(): Promise<void> {
+    await this.fenceGate;
   }
 
   /** Who may log in is asked of the record. */

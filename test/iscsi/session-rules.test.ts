@@ -61,6 +61,25 @@ t.test('of several connections that want to go on with a session, the last does'
   t.equal(portal.sessions(iqn).length, 1);
 });
 
+t.test('who drops an initiator waits for what it sent before its connection was gone', async (t) => {
+  const { device, session, portal } = await openPortal(t);
+  const gone = await session();
+  device.isHeld = true;
+  gone.command(writeCdb(0, 1), { write: 512, data: Buffer.alloc(512) });
+  await until(() => device.heldCount === 1);
+  gone.close();
+  await until(() => portal.connectionCount === 0);
+  let isOver = false;
+  const dropped = portal.dropSessions(iqn, gone.name).then((count) => {
+    isOver = true;
+    return count;
+  });
+  await new Promise(setImmediate);
+  t.notOk(isOver, 'the write may still take effect');
+  device.flow();
+  t.equal(await dropped, 0, 'no session was left');
+});
+
 t.test('a session that is dropped while it changes its connection ends', async (t) => {
   const { device, session, connect, portal } = await openPortal(t);
   const old = await session();
