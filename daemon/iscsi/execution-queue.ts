@@ -16,23 +16,37 @@ import { largestTransferBytes } from './transfer-buffers.ts';
 const movingLimitBytes = 16 * MiB;
 assert(movingLimitBytes >= largestTransferBytes, 'any one command fits');
 
+/** Whether a task that came before this one has not ended; `amongOrdered`: of the ORDERED ones. */
+type HasOlder = (task: Task, amongOrdered: boolean) => boolean;
+
 export class ExecutionQueue {
   /** Tasks whose data is here and which wait for a limit or an ORDERED task, in order. */
   private readonly ready: Task[] = [];
   private readonly dataIn: MemoryShare;
   private readonly start: (task: Task) => void;
-  private readonly hasOlder: (task: Task) => boolean;
+  private readonly hasOlder: HasOlder;
+  /** ORDERED tasks that have come and not ended, whether their data is here or not. */
+  private orderedTasks = 0;
   /** In the device now. */
   executing = 0;
   private movingBytes = 0;
   private isOrderedRunning = false;
   private isStopped = false;
 
-  /** `hasOlder`: whether a task that came before this one has not ended. */
-  constructor(dataIn: MemoryShare, start: (task: Task) => void, hasOlder: (task: Task) => boolean) {
+  constructor(dataIn: MemoryShare, start: (task: Task) => void, hasOlder: HasOlder) {
     this.dataIn = dataIn;
     this.start = start;
     this.hasOlder = hasOlder;
+  }
+
+  /** CmdSN's turn has come; `gone` follows. */
+  delivered(task: Task): void {
+    if (task.pdu.attribute === TaskAttribute.ordered) this.orderedTasks += 1;
+  }
+
+  /** It has ended, whichever way. */
+  gone(task: Task): void {
+    if (task.pdu.attribute === TaskAttribute.ordered) this.orderedTasks -= 1;
   }
 
   add(task: Task): void {
@@ -44,11 +58,12 @@ export class ExecutionQueue {
     this.startReady();
   }
 
-  /** An ORDERED task that is ready before an older one, whose data came later, waits for it: that one goes first. */
+  /** Around an ORDERED task, by CmdSN: the first of the queue then waits for none behind it, however late data came. */
   private placeOf(task: Task): number {
     if (task.pdu.attribute === TaskAttribute.headOfQueue) return 0;
+    if (this.orderedTasks === 0) return this.ready.length;
     const younger = this.ready.findIndex(
-      ({ pdu, cmdSn }) => pdu.attribute === TaskAttribute.ordered && serialBefore(task.cmdSn, cmdSn),
+      ({ pdu, cmdSn }) => pdu.attribute !== TaskAttribute.headOfQueue && serialBefore(task.cmdSn, cmdSn),
     );
     return younger < 0 ? this.ready.length : younger;
   }
@@ -94,9 +109,10 @@ export class ExecutionQueue {
 
   private mayStart(task: Task): boolean {
     const { attribute } = task.pdu;
-    if (attribute !== TaskAttribute.headOfQueue) {
-      if (this.isOrderedRunning) return false;
-      if (attribute === TaskAttribute.ordered && (this.executing > 0 || this.hasOlder(task))) return false;
+    if (attribute !== TaskAttribute.headOfQueue && this.orderedTasks > 0) {
+      const isOrdered = attribute === TaskAttribute.ordered;
+      if (this.isOrderedRunning || (isOrdered && this.executing > 0)) return false;
+      if (this.hasOlder(task, !isOrdered)) return false;
     }
     const inBytes = inBytesOf(task);
     if (this.movingBytes + inBytes + outBytesOf(task) > movingLimitBytes && this.movingBytes > 0)

@@ -26,6 +26,7 @@ import {
   Opcode,
   opcodeOf,
   RejectReason,
+  TaskAttribute,
 } from './pdu.ts';
 import type { ScsiDevice } from './target-directory.ts';
 import { checkCondition, type Failure, sendFailure, sendReply, Task, TransportSense } from './transfer.ts';
@@ -69,7 +70,7 @@ export class TaskSet {
     this.queue = new ExecutionQueue(
       environment.dataIn,
       (task) => this.execute(task),
-      (task) => this.hasOlder(task),
+      (task, amongOrdered) => this.hasOlder(task, amongOrdered),
     );
   }
 
@@ -127,6 +128,7 @@ export class TaskSet {
       if (task.state === 'gone') return;
       if (numbered) numbering.outstanding += 1;
       task.isDelivered = true;
+      this.queue.delivered(task);
       this.proceed(task);
     });
   }
@@ -206,8 +208,11 @@ export class TaskSet {
 
   // Execution
 
-  private hasOlder(task: Task): boolean {
-    for (const other of this.tasks.values()) if (isOlder(other, task)) return true;
+  private hasOlder(task: Task, amongOrdered: boolean): boolean {
+    for (const other of this.tasks.values()) {
+      if (amongOrdered && other.pdu.attribute !== TaskAttribute.ordered) continue;
+      if (isOlder(other, task)) return true;
+    }
     return false;
   }
 
@@ -259,6 +264,7 @@ export class TaskSet {
   private remove(task: Task): void {
     task.state = 'gone';
     this.tasks.delete(task.pdu.itt);
+    if (task.isDelivered) this.queue.gone(task);
     if (!task.isNumbered) this.immediateTasks -= 1;
     else if (task.isDelivered) this.environment.numbering.outstanding -= 1;
     const { buffer } = task;

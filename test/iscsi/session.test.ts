@@ -206,6 +206,32 @@ t.test('an ORDERED command waits for data of an older one, and goes on after it'
   for (const itt of [writing, ordered, younger]) t.match(await initiator.collect(itt), { status: 0 });
 });
 
+t.test('an ORDERED command whose data comes late holds back the younger all the same', async (t) => {
+  const { device, session } = await openPortal(t);
+  const initiator = await session({ keys: { InitialR2T: 'Yes', ImmediateData: 'No' } });
+  const older = initiator.command(writeCdb(0, 8), { write: 4096 });
+  const ordered = initiator.command(writeCdb(8, 8), { write: 4096, attribute: 2 });
+  const younger = initiator.command(testUnitReady);
+  const youngerWrite = initiator.command(writeCdb(16, 8), { write: 4096 });
+  const tags = new Map<number, number>();
+  for (let n = 0; n < 3; n += 1) {
+    const { itt, header } = (await initiator.next())!;
+    tags.set(itt, header.readUInt32BE(20));
+  }
+  t.same([...tags.keys()].sort(), [older, ordered, youngerWrite].sort(), 'nothing is answered before it');
+  const send = (itt: number) => initiator.dataOut(itt, tags.get(itt)!, 0, 0, Buffer.alloc(4096), true);
+  for (const itt of [youngerWrite, ordered]) send(itt);
+  initiator.send({ opcode: 0x00, immediate: true, words: { 20: noTag, 24: initiator.cmdSn } });
+  t.equal((await initiator.next())?.opcode, 0x20, 'nor while an older one waits for its data');
+  t.equal(device.executed, 0);
+  send(older);
+  const answered: number[] = [];
+  for (let n = 0; n < 4; n += 1) answered.push((await initiator.next())!.itt);
+  t.same(answered.slice(0, 2), [older, ordered]);
+  t.same(answered.slice(2).sort(), [younger, youngerWrite].sort());
+  t.equal(device.executed, 4);
+});
+
 t.test('NOP-Out is answered with its data; SNACK, duplicates and unknown opcodes are rejected', async (t) => {
   const { device, session } = await openPortal(t);
   const initiator = await session();
