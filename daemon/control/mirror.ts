@@ -62,23 +62,35 @@ export class Mirror<Document> {
       this.#held.delete(name);
       if (!this.#listed) this.#deletedAt.set(name, revision);
     } else {
-      this.#held.set(name, { document: this.#decode(key, value), revision });
+      const document = decodeDocument(key, value, this.#schema, this.#version);
+      this.#held.set(name, { document, revision });
     }
   }
+}
 
-  #decode(key: string, value: unknown): Document {
-    const version = (value as { schemaVersion?: unknown } | null)?.schemaVersion;
-    if (typeof version === 'number' && version > this.#version) {
-      throw new WeftError(
-        'FORMAT_TOO_NEW',
-        `the control store's document ${key} has version ${version}: run the newer Weft that wrote it`,
-      );
-    }
-    const decoded = this.#schema.safeParse(value);
-    if (decoded.success) return decoded.data;
+/**
+ * @param newest the newest version that the schema reads.
+ * @throws WeftError CORRUPT, FORMAT_TOO_NEW, naming the document.
+ */
+export function decodeDocument<Document>(
+  key: string,
+  value: unknown,
+  schema: z.ZodType<Document>,
+  newest: number,
+): Document {
+  const version = (value as { schemaVersion?: unknown } | null)?.schemaVersion;
+  if (typeof version === 'number' && version > newest) {
     throw new WeftError(
-      'CORRUPT',
-      `the control store's document ${key} is damaged: ${decoded.error.issues[0]?.message ?? 'unreadable'}`,
+      'FORMAT_TOO_NEW',
+      `the control store's document ${key} has version ${version}: run the newer Weft that wrote it`,
     );
   }
+  const decoded = schema.safeParse(value);
+  if (decoded.success) return decoded.data;
+  const [issue] = decoded.error.issues;
+  const reason = [issue?.path.join('.'), issue?.message ?? 'unreadable'].filter(Boolean).join(': ');
+  throw new WeftError(
+    'CORRUPT',
+    `the control store's document ${key} is damaged: ${reason}; restore the data directory from a backup`,
+  );
 }

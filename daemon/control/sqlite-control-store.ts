@@ -141,7 +141,14 @@ interface TextDocument {
 }
 
 function parsed({ key, json, revision }: TextDocument): ControlDocument {
-  return { key, value: JSON.parse(json), revision };
+  try {
+    return { key, value: JSON.parse(json), revision };
+  } catch (cause) {
+    const advice = 'restore the data directory from a backup';
+    throw new WeftError('CORRUPT', `the control store's document ${key} is damaged: no JSON; ${advice}`, {
+      cause,
+    });
+  }
 }
 
 function closedError(): WeftError {

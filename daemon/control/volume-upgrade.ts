@@ -19,6 +19,7 @@ import {
 } from './access.ts';
 import type { ControlDocument, ControlStore } from './control-store.ts';
 import { iqnOf, type VolumeRecord, volumeRecordSchema, volumeRecordVersion } from './documents.ts';
+import { decodeDocument } from './mirror.ts';
 import type { Secrets } from './secrets.ts';
 
 export interface UpgradeEnv {
@@ -94,15 +95,13 @@ function upgradedRecord(
   renewed: Map<string, Credentials>,
 ): VolumeRecord | null {
   const { secrets } = env;
-  // An unreadable or newer one is refused by whoever opens the catalog, in its own words.
   const old = volumeRecordV1Schema.safeParse(value).data;
   if (old !== undefined) {
     if (old.chap !== null) upgraded.sealed.push(old.name);
     const chap = old.chap === null ? null : sealCredentials(secrets, old, 'chap', old.chap);
     return { ...old, schemaVersion: volumeRecordVersion, chap, mutualChap: null, allowedInitiators: [] };
   }
-  const record = volumeRecordSchema.safeParse(value).data;
-  if (record === undefined) return null;
+  const record = decodeDocument(key, value, volumeRecordSchema, volumeRecordVersion);
   if (key !== volumePrefix + record.id) {
     throw new WeftError(
       'CORRUPT',

@@ -36,6 +36,19 @@ t.test('a control store of a newer version is refused and left as it is', async 
   await t.rejects(openSqliteControlStore(filename), { code: 'FORMAT_TOO_NEW', message: /format 2/ });
 });
 
+t.test('a document that is no JSON is refused with its name', async (t) => {
+  const filename = join(directory, 'no-json.db');
+  const store = await openSqliteControlStore(filename);
+  await store.transact({ conditions: [], puts: [{ key: 'unit/a', value: 1 }], deletes: [] });
+  await store.close();
+  const database = new Database(filename);
+  database.exec(`UPDATE documents SET json = '{"x'`);
+  database.close();
+  const damaged = await openSqliteControlStore(filename);
+  await t.rejects(damaged.list('unit/'), { code: 'CORRUPT', message: /unit\/a is damaged/ });
+  await damaged.close();
+});
+
 t.test('a file that is no control store is refused', async (t) => {
   await t.rejects(openSqliteControlStore(join(directory, 'not-a-database')), { code: 'CORRUPT' });
   const foreign = join(directory, 'foreign.db');

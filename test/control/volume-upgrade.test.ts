@@ -121,6 +121,18 @@ t.test(
   },
 );
 
+t.test('a newer or damaged record stops the start in words, before anything is changed', async (t) => {
+  const other = key.replace('1111', '2222');
+  for (const [json, expected] of [
+    ['{"schemaVersion":3}', { code: 'FORMAT_TOO_NEW', message: /volume\/5c5b2a0e-.*has version 3/ }],
+    [version2.replace('"db"', '5'), { code: 'CORRUPT', message: /volume\/5c5b2a0e-.*damaged: name: / }],
+  ] as const) {
+    const { state, upgrade } = storeWith({ [other]: version1, [key]: json });
+    await t.rejects(upgrade([newKey, oldKey]), expected);
+    t.equal(state.documents.get(other)?.json, version1);
+  }
+});
+
 t.test('volumes of a group that lost their key still have one secret in common', async (t) => {
   const first = version2.replace('"group":null', '"group":{"name":"g","lun":0}');
   const id = '5c5b2a0e-5f0e-4b57-9d0a-222222222222';
