@@ -49,6 +49,8 @@ interface Key {
   /** What is allowed, for errors and --help. */
   allowed: string;
   meaning: string;
+  /** Who takes the file's name for its content writes a secret here: what was found is not repeated. */
+  isBesideSecret?: true;
 }
 
 const minJournalFileBytes = 16 * MiB;
@@ -116,6 +118,7 @@ const keys = {
     fallback: '',
     allowed: 'a file, mode 0600; made when it does not exist',
     meaning: 'the key that secrets are sealed with (default: secrets.key in the data directory)',
+    isBesideSecret: true,
   },
   'secrets.lost': {
     schema: z.enum(['refuse', 'renew']),
@@ -129,6 +132,7 @@ const keys = {
     allowed:
       'a file, mode 0600: user and secret, and for mutual CHAP another user and secret, with spaces between',
     meaning: 'what an initiator must know to list targets (default: nothing)',
+    isBesideSecret: true,
   },
 } as const satisfies Record<string, Key>;
 
@@ -167,10 +171,11 @@ function checked(found: Map<KeyName, Found>): Config {
     }
     const parsed = key.schema.safeParse(value);
     if (parsed.success) return parsed.data as z.output<(typeof keys)[Name]['schema']>;
+    const shown = key.isBesideSecret ? 'what was found' : JSON.stringify(value);
     throw invalid(
-      `${name}: ${JSON.stringify(value)} (from ${source}) is not allowed; allowed: ${key.allowed}`,
+      `${name}: ${shown} (from ${source}) is not allowed; allowed: ${key.allowed}`,
       name,
-      value,
+      key.isBesideSecret ? undefined : value,
     );
   };
   const config: Config = {

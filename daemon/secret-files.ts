@@ -1,5 +1,4 @@
 /** The files with secrets that an administrator keeps beside the data: the key file, and the discovery's credentials. */
-import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { credentialsSchema } from './api/schema.ts';
@@ -10,7 +9,7 @@ import type { ControlStore } from './control/control-store.ts';
 import { Secrets } from './control/secrets.ts';
 import { sealingKeys, upgradeVolumeRecords } from './control/volume-upgrade.ts';
 import type { Random } from './env/random.ts';
-import { makeSecretKeys, readSecretKeys, refuseReadableByOthers } from './env/secret-key-file.ts';
+import { makeSecretKeys, openPrivate, readSecretKeys } from './env/secret-key-file.ts';
 
 /** Two users and secrets of 255 bytes. */
 const maxDiscoveryFileBytes = 2_048;
@@ -77,9 +76,8 @@ export async function readDiscoveryChap(path: string | null): Promise<TargetCred
 
 async function readPrivate(path: string): Promise<string> {
   try {
-    const file = await open(path, 'r');
+    const file = await openPrivate(path);
     try {
-      await refuseReadableByOthers(file, path);
       const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(maxDiscoveryFileBytes) });
       return buffer.toString('utf8', 0, bytesRead);
     } finally {

@@ -149,3 +149,15 @@ t.test('addresses are read with IPv6 in brackets', async (t) => {
     t.equal(parseHostPort(text), null, text);
   }
 });
+
+t.test('a secret written where the name of its file belongs is not repeated', (t) => {
+  const secret = 'cHaP-sEcReT-misplaced';
+  for (const key of ['iscsi.discoveryChap', 'secrets.keyFile']) {
+    for (const value of [{ user: 'a', secret }, ['a', secret]]) {
+      const read = () => config(['--data', 'd', '--config', file({ [key]: value })]);
+      const error = t.throws(read, { code: 'CONFIG_INVALID', message: new RegExp(`^${key}: .* a file`) });
+      t.notMatch(JSON.stringify([error, (error as Error).message]), new RegExp(secret));
+    }
+  }
+  t.end();
+});

@@ -1,4 +1,5 @@
-/** The key file on disk: the owner's alone, made when there is none. */
+/** The key file on disk: the owner's alone, made when there is none; and other files that are the owner's alone. */
+import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -21,13 +22,12 @@ const maxFileBytes = 64 * 1024;
  * @throws WeftError CONFIG_INVALID (others may read it), CORRUPT, FORMAT_TOO_NEW, IO_ERROR.
  */
 export async function readSecretKeys(path: string): Promise<SecretKeys | null> {
-  const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null;
-    throw asWeftError(error);
+  const file = await openPrivate(path).catch((error: Error) => {
+    if ((error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return null;
+    throw error;
   });
   if (file === null) return null;
   try {
-    await refuseReadableByOthers(file, path);
     const { size } = await file.stat();
     if (size > maxFileBytes) throw new WeftError('CORRUPT', `${path} is no key file: it has ${size} bytes`);
     return decodeSecretKeys(await file.readFile('utf8'), path) as SecretKeys;
@@ -38,14 +38,27 @@ export async function readSecretKeys(path: string): Promise<SecretKeys | null> {
   }
 }
 
-/** @throws WeftError CONFIG_INVALID. */
-export async function refuseReadableByOthers(file: FileHandle, path: string): Promise<void> {
-  const { mode } = await file.stat();
-  if ((mode & 0o077) === 0) return;
-  throw new WeftError(
-    'CONFIG_INVALID',
-    `${path} may be read or written by others (mode ${(mode & 0o777).toString(8)}): chmod 600 ${path}`,
-  );
+/**
+ * For reading. The caller closes it.
+ * @throws WeftError CONFIG_INVALID: it is no file, or others may read it; IO_ERROR.
+ */
+export async function openPrivate(path: string): Promise<FileHandle> {
+  // Else a pipe would be waited for until somebody writes to it.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error) => {
+    throw asWeftError(error);
+  });
+  try {
+    const stats = await file.stat();
+    if (!stats.isFile()) throw new WeftError('CONFIG_INVALID', `${path} is no regular file; name one`);
+    if ((stats.mode & 0o077) === 0) return file;
+    throw new WeftError(
+      'CONFIG_INVALID',
+      `${path} may be read or written by others (mode ${(stats.mode & 0o777).toString(8)}): chmod 600 ${path}`,
+    );
+  } catch (error) {
+    await file.close();
+    throw asWeftError(error);
+  }
 }
 
 /**
