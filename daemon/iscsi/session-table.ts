@@ -182,8 +182,9 @@ export class SessionTable {
       address: connection.wire.localAddress,
       groupTag: portalGroupTag,
     });
+    const { source } = connection;
     const environment = {
-      buffers: this.buffers.share(),
+      buffers: this.buffers.share(source),
       dataIn: new MemoryShare(this.dataIn),
       peers: () => this.of(target?.iqn),
       disconnectPeers: (reason: string) => {
@@ -194,6 +195,7 @@ export class SessionTable {
     const session = new Session(identity, parameters, environment, connection, text, numbers);
     if (key !== null) this.byNexus.set(key, session);
     session.whenIdle(() => {
+      this.buffers.leave(source);
       this.entries.delete(session);
       if (key !== null && this.byNexus.get(key) === session) this.byNexus.delete(key);
       changed();

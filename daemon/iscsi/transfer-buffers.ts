@@ -16,12 +16,16 @@ assert(largestTransferBytes >= maxTransferBytes, 'every transfer the LUN allows 
  * TASK SET FULL and its window stays closed.
  */
 const defaultLimitBytes = 512 * MiB;
+/** Of that for the sessions of one source address: a host that asks for data and never sends it leaves others theirs. */
+const sourcePart = 3 / 4;
 /** Kept for reuse, in bytes: a burst's worth; the rest goes back to the system. */
 const maxIdleBytes = 64 * MiB;
 
 export class TransferBuffers {
   private readonly pool = new BufferPool(largestTransferBytes, maxIdleBytes);
   private readonly budget: MemoryBudget;
+  /** Those with sessions. */
+  private readonly sources = new Map<string, { budget: MemoryBudget; sessions: number }>();
 
   constructor(limitBytes: number = defaultLimitBytes) {
     this.budget = new MemoryBudget(limitBytes);
@@ -32,9 +36,21 @@ export class TransferBuffers {
     return this.budget.usedBytes;
   }
 
-  /** For one session. */
-  share(): SessionBuffers {
-    return new SessionBuffers(this.pool, new MemoryShare(this.budget));
+  /** For one session, which says `leave` when it has ended. `source`: where it comes from. */
+  share(source: string): SessionBuffers {
+    const { limitBytes } = this.budget;
+    const partBytes = Math.max(limitBytes * sourcePart, Math.min(limitBytes, largestTransferBytes));
+    const entry = this.sources.get(source) ?? { budget: new MemoryBudget(partBytes), sessions: 0 };
+    entry.sessions += 1;
+    this.sources.set(source, entry);
+    return new SessionBuffers(this.pool, new MemoryShare(this.budget, entry.budget));
+  }
+
+  leave(source: string): void {
+    const entry = this.sources.get(source);
+    assert(entry !== undefined, 'a session leaves once');
+    entry.sessions -= 1;
+    if (entry.sessions === 0) this.sources.delete(source);
   }
 }
 
