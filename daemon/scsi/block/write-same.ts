@@ -29,9 +29,10 @@ export function writeSame(task: Task): void {
   const wantedBytes = withoutData ? 0 : sectorSizeBytes;
   const offsetBytes = block * sectorSizeBytes;
   const lengthBytes = blocks * sectorSizeBytes;
-  // Unmapped blocks read as zeros (LBPRZ), so any other sector is written although UNMAP is set: a read returns what
-  // was sent (the UNMAP section of sg_write_same(8) says what SBC means).
-  if (unmaps && sector.equals(zeroSector)) {
+  // With UNMAP a thin unit deallocates the blocks, whatever the data, as tgt and Linux' target do and libiscsi's suite
+  // wants (WriteSame10.UnmapUntilEnd). They read as zeros then, for certain: this is what sets it apart from the UNMAP
+  // command, which may leave blocks alone. (sg_write_same(8) reads the standard otherwise for data that is not zeros.)
+  if (unmaps) {
     unit.guard.change(offsetBytes, lengthBytes, () =>
       unit.device.unmap(offsetBytes, lengthBytes, false, (error) => {
         if (error === null) task.good(wantedBytes);
