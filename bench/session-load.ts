@@ -52,6 +52,8 @@ export async function startSessions(
     killSignal: 'SIGKILL',
     buffer: { stdout: false },
   });
+  // Its end is news only to who waits for a line of it: it may be killed before, or after the last.
+  child.catch(() => {});
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const nextLine = async (): Promise<unknown> => {
     const { value, done } = await lines.next();
