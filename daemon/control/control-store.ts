@@ -53,5 +53,8 @@ export interface ControlChange {
 
 /** The longest key, in UTF-8 bytes. */
 export const maxKeyBytes = 512;
-/** The longest document as JSON text, in UTF-16 units. A volume takes about 1 KiB; its labels at most 64 KiB. */
-export const maxDocumentLength = 256 * 1024;
+/**
+ * The longest document as JSON text, in UTF-16 units. A volume takes about 1 KiB, its labels at most 64 KiB; the 512
+ * registrations of a logical unit 268 KiB, where every character of the names is one that JSON escapes.
+ */
+export const maxDocumentLength = 320 * 1024;

@@ -12,6 +12,8 @@ const iscsiProtocol = 0x05;
 const nameAndIsid = 0x40;
 const headerBytes = 4;
 const minAdditionalBytes = 20;
+/** As logins check it (RFC 7143 4.2.7.1): what cannot log in need not be remembered, however long it is. */
+const namePattern = /^(iqn|eui|naa)\.[\x21-\x7e]{1,219}$/;
 /** Hexadecimal digits of the six bytes of an ISID. */
 const isidDigits = 12;
 
@@ -43,12 +45,13 @@ export function decodeTransportId(bytes: Buffer): TransportId | null {
     return null;
   const end = bytes.indexOf(0, headerBytes);
   if (end < 0 || end >= lengthBytes) return null;
-  const text = bytes.toString('utf8', headerBytes, end);
+  // Names compare in lower case (RFC 7143 4.2.7.2), and nexuses have theirs in it.
+  const text = bytes.toString('latin1', headerBytes, end).toLowerCase();
   if (format === 0) {
-    return text.length > 0 ? { initiatorPort: null, initiatorName: text, lengthBytes } : null;
+    return namePattern.test(text) ? { initiatorPort: null, initiatorName: text, lengthBytes } : null;
   }
-  const match = format === nameAndIsid ? /^(.+),i,0x([0-9a-f]{1,12})$/i.exec(text) : null;
-  if (match === null) return null;
-  const isid = match[2]!.toLowerCase().padStart(isidDigits, '0');
+  const match = format === nameAndIsid ? /^(.+),i,0x([0-9a-f]{1,12})$/.exec(text) : null;
+  if (match === null || !namePattern.test(match[1]!)) return null;
+  const isid = match[2]!.padStart(isidDigits, '0');
   return { initiatorPort: `${match[1]!},i,0x${isid}`, initiatorName: match[1]!, lengthBytes };
 }

@@ -31,6 +31,15 @@ t.test('an ISID may come with capitals and without leading zeros', async (t) => 
   t.equal(decodeTransportId(id)?.initiatorPort, 'iqn.a:b,i,0x00023d00000a');
 });
 
+t.test('names are in lower case, as those of nexuses are', async (t) => {
+  const port = decodeTransportId(encodeTransportId('IQN.2026-11.test:Host-A,i,0x00023d000001'));
+  t.match(port, {
+    initiatorPort: 'iqn.2026-11.test:host-a,i,0x00023d000001',
+    initiatorName: 'iqn.2026-11.test:host-a',
+  });
+  t.equal(decodeTransportId(encodeTransportId('iqn.A:b'))?.initiatorName, 'iqn.a:b');
+});
+
 t.test('what is no iSCSI TransportID is refused', async (t) => {
   const good = encodeTransportId('iqn.a:b,i,0x00023d000001');
   const changed = (at: number, value: number): Buffer => {
@@ -48,6 +57,10 @@ t.test('what is no iSCSI TransportID is refused', async (t) => {
     'a port without an ISID': Buffer.concat([Buffer.from([0x45]), encodeTransportId('iqn.a:b').subarray(1)]),
     'an ISID that is no number': encodeTransportId('iqn.a:b,i,0x00023d00000g'),
     'a name without an end': Buffer.concat([Buffer.from([0x05, 0, 0, 20]), Buffer.alloc(20, 0x61)]),
+    'a name that is too long': encodeTransportId(`iqn.${'x'.repeat(220)},i,0x00023d000001`),
+    'a name alone that is too long': encodeTransportId(`iqn.${'x'.repeat(220)}`),
+    'no name that can log in': encodeTransportId('host-a,i,0x00023d000001'),
+    'a name with control characters': encodeTransportId('iqn.a\x01,i,0x00023d000001'),
     'no name': Buffer.concat([Buffer.from([0x05, 0, 0, 20]), Buffer.alloc(20)]),
   };
   for (const [what, bytes] of Object.entries(bad)) t.equal(decodeTransportId(bytes), null, what);
