@@ -3,7 +3,7 @@
  *
  * For every extent the oldest files touch: take what the index knows of it, lay it over what is stored, store the
  * changed chunks, and only when that is durable drop the index entries that are still what was stored. The order is
- * the promise: segment durable -> map durable -> index entry dropped -> file released.
+ * the promise: journal durable -> segment durable -> map durable -> index entry dropped -> file released.
  *
  * It works in turns, a batch each: what is read is stored before anybody else may put something else under the journal.
  *
@@ -367,8 +367,16 @@ export class Drain {
     });
   }
 
+  #journalDurable(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#env.journal.flush((error) => (error === null ? resolve() : reject(error)));
+    });
+  }
+
   async #store(works: readonly ExtentWork[]): Promise<void> {
     if (works.length === 0) return;
+    // A part of a write must not be durable before all of it is: power loss would leave that part alone.
+    await this.#journalDurable();
     const kept = works.filter((work) => this.#env.chunkSizeOf(work.volumeKey) !== null);
     await this.#env.extents.store(kept.flatMap((work) => work.updates));
     for (const work of kept) {

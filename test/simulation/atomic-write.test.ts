@@ -3,7 +3,7 @@
  * a number of its own, so a slot of two numbers is a torn write.
  */
 import t from 'tap';
-import { KiB, MiB, sectorSizeBytes } from '../../daemon/base/limits.ts';
+import { extentSizeBytes, KiB, MiB, sectorSizeBytes } from '../../daemon/base/limits.ts';
 import { ScsiStatus } from '../../daemon/scsi/command.ts';
 import { DeviceServer } from '../../daemon/scsi/device-server.ts';
 import { maxAtomicWriteBlocks } from '../../daemon/scsi/limits.ts';
@@ -26,7 +26,7 @@ interface Slot {
   durable: number;
 }
 
-/** Of many lengths, beginning at blocks that begin no chunk. */
+/** Of many lengths, beginning at blocks that begin no chunk; the last in two extents. */
 function slots(): Slot[] {
   const lengths = [
     4 * KiB,
@@ -37,12 +37,16 @@ function slots(): Slot[] {
     MiB,
     maxAtomicWriteBlocks * sectorSizeBytes,
   ];
+  const slot = (offsetBytes: number, lengthBytes: number): Slot => {
+    return { offsetBytes, lengthBytes, issued: 0, acknowledged: 0, durable: 0 };
+  };
   let end = 4 * KiB;
-  return lengths.map((lengthBytes) => {
+  const inOneExtent = lengths.map((lengthBytes) => {
     const offsetBytes = end;
     end += lengthBytes + 4 * KiB;
-    return { offsetBytes, lengthBytes, issued: 0, acknowledged: 0, durable: 0 };
+    return slot(offsetBytes, lengthBytes);
   });
+  return [...inOneExtent, slot(extentSizeBytes - 300 * KiB, 600 * KiB)];
 }
 
 class AtomicWriter {
@@ -91,6 +95,15 @@ class AtomicWriter {
     });
   }
 
+  /** A copy begins to read chunks that end amid a slot. */
+  copyPart({ offsetBytes, lengthBytes }: Slot): void {
+    const { volume } = this.node;
+    const { allocationUnitBytes: unitBytes } = volume;
+    const units = Math.ceil(lengthBytes / unitBytes);
+    const from = offsetBytes - (offsetBytes % unitBytes);
+    volume.prepareShare(from, this.node.random.between(1, units) * unitBytes, () => {});
+  }
+
   /** What the slot holds must be one number, from `atLeast` on. */
   read(slot: Slot, atLeast: number, done: () => void = () => {}): void {
     const cdb = Buffer.alloc(16);
@@ -130,6 +143,7 @@ class AtomicWriter {
       const choice = random.next();
       if (choice < 0.5) this.write(slot, random.chance(0.2));
       else if (choice < 0.9) this.read(slot, slot.acknowledged);
+      else if (choice < 0.94) this.copyPart(slot);
       else if (choice < 0.97) this.flush();
       else void node.replica.drain().catch(() => {});
       const pause = Math.min(crashAtEvent, clock.eventCount + random.below(12));
@@ -174,3 +188,26 @@ t.test(
     t.ok(reads > seeds * crashesPerSeed * slots().length, `${reads} reads`);
   },
 );
+
+t.test('what is stored of an atomic write before power fails does not outlive the rest of it', async (t) => {
+  for (let seed = 1; seed <= 20; seed += 1) {
+    const writer = new AtomicWriter(seed);
+    const { node } = writer;
+    await writer.start();
+    const slot = writer.slots.at(-1)!;
+    writer.write(slot, true);
+    await node.clock.run(() => slot.durable > 0);
+    await node.clock.settle(node.replica.drain());
+    writer.write(slot, false);
+    await node.clock.run(() => slot.acknowledged > slot.durable);
+    const { volume } = node;
+    const from = slot.offsetBytes - (slot.offsetBytes % volume.allocationUnitBytes);
+    // A copy begins to read, and stores its source: the chunks of one extent.
+    const stored = new Promise((resolve) => volume.prepareShare(from, extentSizeBytes - from, resolve));
+    t.equal(await node.clock.settle(stored), null);
+    node.crash('power');
+    await writer.start();
+    await writer.verify('power');
+    t.same(writer.faults, [], `seed ${seed}`);
+  }
+});
