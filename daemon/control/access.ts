@@ -103,8 +103,26 @@ function nextCredentials(
 ): CredentialsRecord | null {
   if (wanted === undefined) return volume[field];
   if (wanted === 'none') return null;
+  // Said once more, as a tool that sets the wanted state does, it is no change and costs nobody a session.
+  if (wanted !== 'auto' && isSame(env.secrets, volume, field, wanted)) return volume[field];
   const credentials = wanted === 'auto' ? newCredentials(env.random, volume[field]?.user ?? null) : wanted;
   return sealCredentials(env.secrets, volume, field, credentials);
+}
+
+function isSame(
+  secrets: Secrets,
+  volume: Pick<VolumeRecord, 'id' | 'group'> & AccessRecord,
+  field: CredentialsField,
+  { user, secret }: Credentials,
+): boolean {
+  const record = volume[field];
+  if (record === null || record.user !== user) return false;
+  try {
+    return secrets.open(record.sealedSecret, { owner: iqnOf(volume), field }) === secret;
+  } catch {
+    // What is damaged is replaced by what is wanted.
+    return false;
+  }
 }
 
 export function sealCredentials(
