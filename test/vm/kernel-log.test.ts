@@ -31,3 +31,17 @@ t.test('a cut path excuses its own I/O errors, and none of the device over the p
   ];
   t.strictSame(faultsIn(lines), [joined, fileSystem, xfs, path]);
 });
+
+t.test('the warning a logout gives of itself is excused, and no other', async (t) => {
+  const cause =
+    '[ 1.0] workqueue: WQ_MEM_RECLAIM iscsi_ctrl_0:1:__iscsi_unbind_session [scsi_transport_iscsi] is flushing !WQ_MEM_RECLAIM pm:pm_runtime_work';
+  const warning =
+    '[ 1.1] WARNING: CPU: 0 PID: 803 at kernel/workqueue.c:2635 check_flush_dependency.part.0+0xb4/0x100';
+  const trace = '[ 1.2] Call Trace:';
+  const end = '[ 1.3] ---[ end trace 0000000000000000 ]---';
+  const other = '[ 2.0] WARNING: CPU: 0 PID: 9 at fs/xfs/xfs_buf.c:1 xfs_buf_free+0x1/0x2';
+  t.strictSame(faultsIn([cause, warning, trace, end]), []);
+  t.strictSame(faultsIn([warning, trace, end]), [warning, trace], 'without its cause');
+  t.strictSame(faultsIn([cause, warning, other, fileSystem, trace, end]), [other, fileSystem]);
+  t.strictSame(faultsIn([cause, warning, trace, end, warning, trace]), [warning, trace], 'after its end');
+});

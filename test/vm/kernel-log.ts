@@ -10,6 +10,15 @@ const disturbance =
 /** What a path's disk says once it is given up; the device that joins the paths repeats the command over another. */
 const pathLoss = /(I\/O error, dev|rejecting I\/O to|sd [\d:]+: \[)\s?(sd[a-z]+|offline device|dead device)/;
 
+/**
+ * A logout in Linux 6.1 may warn of itself: its work queue waits for a runtime power management job of the disk it
+ * takes away. The trace has no I/O in it. Only this warning, and of it only these lines.
+ */
+const logoutWarning =
+  /WQ_MEM_RECLAIM iscsi_ctrl_\S+:__iscsi_unbind_session .* !WQ_MEM_RECLAIM pm:pm_runtime_work/;
+const logoutTrace = /WARNING: .* check_flush_dependency|Call Trace:/;
+const traceEnd = '---[ end trace';
+
 const beginnings = { disturbed: 'weft-test: disturbed', pathCut: 'weft-test: a path is cut' } as const;
 const end = 'weft-test: undisturbed';
 export type Disturbance = keyof typeof beginnings;
@@ -26,7 +35,11 @@ export function marksOf(disturbance: Disturbance): { begin: string; end: string 
 export function faultsIn(lines: readonly string[]): string[] {
   const faults: string[] = [];
   let now: Disturbance | null = null;
+  let loggingOut = false;
   for (const line of lines) {
+    if (logoutWarning.test(line)) loggingOut = true;
+    else if (line.includes(traceEnd)) loggingOut = false;
+    if (loggingOut && logoutTrace.test(line)) continue;
     if (line.includes(beginnings.disturbed)) now = 'disturbed';
     else if (line.includes(beginnings.pathCut)) now = 'pathCut';
     else if (line.includes(end)) now = null;
