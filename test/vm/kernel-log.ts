@@ -2,7 +2,9 @@
 
 /** Data that was lost, or could have been. */
 const damage =
-  /I\/O error|EXT4-fs (error|warning)|XFS .*(error|corrupt|shut)|Buffer I\/O|JBD2: .*(error|abort)|lost async page|critical (target|medium|space)|rejecting I\/O|blocked for more than|BUG:|Oops|WARNING:|Call Trace/i;
+  /I\/O error|EXT4-fs (error|warning)|XFS .*(error|corrupt|shut)|Buffer I\/O|JBD2: .*(error|abort)|lost async page|critical (target|medium|space)|rejecting I\/O|blocked for more than/i;
+/** In capitals: "MP-BIOS bug" is said of emulated machines. */
+const kernelBug = /BUG:|Oops|WARNING:|Call Trace/;
 /** A connection that broke, a command that had to be repeated: only while weftd is disturbed. */
 const disturbance =
   /conn error|ping timeout|session recovery timed out|abort|timed out|timing out|offlined|Sense Key|FAILED Result|Power-on or device reset/i;
@@ -44,7 +46,8 @@ export function faultsIn(lines: readonly string[]): string[] {
     else if (line.includes(beginnings.pathCut)) now = 'pathCut';
     else if (line.includes(end)) now = null;
     else if (now === 'pathCut' && pathLoss.test(line)) continue;
-    else if (damage.test(line) || (now === null && disturbance.test(line))) faults.push(line);
+    else if (damage.test(line) || kernelBug.test(line) || (now === null && disturbance.test(line)))
+      faults.push(line);
   }
   return faults;
 }
