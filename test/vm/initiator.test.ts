@@ -19,6 +19,9 @@ const rig = await InitiatorRig.start(t, { name: 'initiator' });
 const { client, initiator, portals } = rig;
 const [portal = ''] = portals;
 
+/** weftd closes the connection of a login it refuses, and the kernel says so. */
+const loginThatFails: typeof initiator.tryLogin = (volume) => rig.disturbed(() => initiator.tryLogin(volume));
+
 t.test('discovery tells of what this initiator may use, and of nothing else', limit, async (t) => {
   const open = await rig.volume({ name: 'open', sizeBytes: 16 * MiB, chap: 'none' });
   const own = await rig.volume({
@@ -41,7 +44,7 @@ t.test('discovery tells of what this initiator may use, and of nothing else', li
   t.match(await initiator.session(own), /LOGGED_IN/);
   t.equal(await initiator.sessionCount(), 2);
   await initiator.logoutOfAll();
-  const refused = await initiator.tryLogin(others);
+  const refused = await loginThatFails(others);
   t.not(refused.exitCode, 0, 'not by its name either');
   await initiator.forgetAll();
   for (const name of ['open', 'own', 'others']) await client.removeVolume(name, { purge: true });
@@ -52,9 +55,9 @@ t.test('CHAP lets in who knows the secret, and nobody else', limit, async (t) =>
   await initiator.login(volume);
   t.match(await initiator.session(volume), new RegExp(`username: ${volume.chap?.user}`));
   await initiator.logout(volume);
-  const wrong = await initiator.tryLogin({ ...volume, chap: { user: 'weft', secret: 'not-the-secret-1' } });
+  const wrong = await loginThatFails({ ...volume, chap: { user: 'weft', secret: 'not-the-secret-1' } });
   t.equal(wrong.exitCode, authorizationFailure, wrong.output);
-  const none = await initiator.tryLogin({ ...volume, chap: null });
+  const none = await loginThatFails({ ...volume, chap: null });
   t.equal(none.exitCode, authorizationFailure, none.output);
   await initiator.forgetAll();
   await client.removeVolume('chap', { purge: true });
@@ -67,7 +70,7 @@ t.test('mutual CHAP: the initiator refuses a target that does not know its secre
   await initiator.login(volume);
   t.match(await initiator.session(volume), new RegExp(`username_in: ${mutualChap.user}`));
   await initiator.logout(volume);
-  const wrong = await initiator.tryLogin({
+  const wrong = await loginThatFails({
     ...volume,
     mutualChap: { ...mutualChap, secret: 'not-the-secret-2' },
   });
