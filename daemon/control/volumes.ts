@@ -166,7 +166,7 @@ export class Volumes {
     const first = members[0];
     if (first === undefined) return { group, access: { chap, mutualChap, allowedInitiators } };
     if (first.createdBy !== wanted.createdBy) {
-      throw new WeftError('FORBIDDEN', `group ${name} belongs to ${first.createdBy}; choose another name`);
+      throw new WeftError('FORBIDDEN', `group ${name} belongs to somebody else; choose another name`);
     }
     if ((chap === 'none' && first.chap !== null) || typeof chap === 'object' || mutualChap !== undefined) {
       throw new WeftError(
