@@ -8,7 +8,7 @@ import { WeftError } from '../base/errors.ts';
  *  - a write that called back is seen by every later read, also after the process was killed;
  *  - what was written before `sync` was called survives power loss once `sync` has called back;
  *  - what was not synced may survive whole, in part (any set of 4 KiB pages, or torn sectors) or not at all;
- *  - a file's creation, removal and renaming survive power loss after `syncDirectory`.
+ *  - a file's creation, removal, renaming and further names survive power loss after `syncDirectory`.
  * Paths are relative to the store's directory, and stay in it. Errors are WeftErrors (NO_SPACE, IO_ERROR, NOT_FOUND,
  * ALREADY_EXISTS for 'create').
  */
@@ -22,6 +22,10 @@ export interface Disk {
   /** No error when it does not exist. */
   remove(path: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
+  /**
+   * Gives a file a second name. UNSUPPORTED where the file system has no such names; ALREADY_EXISTS.
+   */
+  link(from: string, to: string): Promise<void>;
   syncDirectory(path: string): Promise<void>;
   /** Room on the file system below, in bytes. */
   space(): Promise<{ totalBytes: number; freeBytes: number }>;
@@ -34,12 +38,6 @@ export type FileUse = 'log' | 'data';
 export interface DiskFile {
   /** Fills `target` from `position`. Calls back with the bytes read; fewer than asked only at the file's end. */
   read(target: Uint8Array, position: number, done: (error: Error | null, bytesRead: number) => void): void;
-  /** As `read`, into all pieces, one after another. */
-  readPieces(
-    targets: readonly Uint8Array[],
-    position: number,
-    done: (error: Error | null, bytesRead: number) => void,
-  ): void;
   /** Writes all pieces, one after another, from `position`. The pieces stay untouched until it calls back. */
   write(pieces: readonly Uint8Array[], position: number, done: (error: Error | null) => void): void;
   /** Makes everything written before durable (fdatasync). */

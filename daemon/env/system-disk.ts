@@ -1,16 +1,5 @@
 /** A store's directory on the machine's own file system. */
-import {
-  type BigIntStats,
-  close,
-  fdatasync,
-  fstat,
-  ftruncate,
-  open,
-  read,
-  readv,
-  write,
-  writev,
-} from 'node:fs';
+import { type BigIntStats, close, fdatasync, fstat, ftruncate, open, read, write, writev } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -18,7 +7,7 @@ import { DirectWriter } from './direct-writer.ts';
 import type { Disk, DiskFile, FileUse } from './disk.ts';
 import { storePath } from './disk.ts';
 
-/** Linux takes no more pieces in one readv or writev (IOV_MAX). */
+/** Linux takes no more pieces in one writev (IOV_MAX). */
 const maxPiecesAtOnce = 1024;
 
 export class SystemDisk implements Disk {
@@ -74,6 +63,10 @@ export class SystemDisk implements Disk {
     await attempt(this.#full(from), (full) => fs.rename(full, this.#full(to)));
   }
 
+  async link(from: string, to: string): Promise<void> {
+    await attempt(this.#full(from), (full) => fs.link(full, this.#full(to)));
+  }
+
   async syncDirectory(path: string): Promise<void> {
     await attempt(this.#full(path), async (full) => {
       const directory = await fs.open(full, 'r');
@@ -123,36 +116,6 @@ class SystemFile implements DiskFile {
       if (error) done(diskError(error, this.#path), filled);
       else if (count === wanted || count === 0) done(null, filled + count);
       else this.#readFrom(target, filled + count, position, done);
-    });
-  }
-
-  readPieces(
-    targets: readonly Uint8Array[],
-    position: number,
-    done: (error: Error | null, bytesRead: number) => void,
-  ): void {
-    this.#readPiecesFrom(targets, 0, position, done);
-  }
-
-  /** One readv where the system fills them all; what it leaves is read next. */
-  #readPiecesFrom(
-    targets: readonly Uint8Array[],
-    filled: number,
-    position: number,
-    done: (error: Error | null, bytesRead: number) => void,
-  ): void {
-    if (targets.length === 0) {
-      setImmediate(done, null, filled);
-      return;
-    }
-    readv(this.#fd, firstPieces(targets), position + filled, (error, count) => {
-      if (error) {
-        done(diskError(error, this.#path), filled);
-        return;
-      }
-      const rest = withoutFirst(targets, count);
-      if (rest.length === 0 || count === 0) done(null, filled + count);
-      else this.#readPiecesFrom(rest, filled + count, position, done);
     });
   }
 

@@ -1,7 +1,7 @@
 /**
- * Reads of volumes: chunks that lie one behind the other in a segment are read at once, headers and payloads
- * together, and nothing is handed on that does not match its checksum. Whole chunks land where they are wanted, and
- * are checked there as one; parts of a chunk are copied out of it.
+ * Reads of volumes: chunks that lie one behind the other in a segment are read at once, and nothing is handed on that
+ * does not match its checksum. Whole chunks land where they are wanted, and are checked there as one; parts of a chunk
+ * are copied out of it.
  *
  * Every 4 KiB read passes here, so there are callbacks and pooled buffers instead of promises.
  */
@@ -9,13 +9,7 @@ import { crc32c } from '@node-rs/crc32';
 import { WeftError } from '../base/errors.ts';
 import { extentSizeBytes } from '../base/limits.ts';
 import { joinedChecksum } from '../format/joined-checksum.ts';
-import {
-  chunkFault,
-  chunkHeaderBytes,
-  chunkRecordBytes,
-  codecRaw,
-  misplacedFault,
-} from '../format/segment-chunk.ts';
+import { codecRaw } from '../format/segment.ts';
 import type { ExtentMap, VolumeChunks } from './extent-map.ts';
 import type { CachedPage } from './page-cache.ts';
 import { maxRunBytes, readBuffers } from './read-buffers.ts';
@@ -156,21 +150,13 @@ export class ChunkReads {
     });
   }
 
-  /** All of a run: payloads land in the target, headers beside it. */
+  /** All of a run lands in the target. */
   private readWhole(read: Read, segment: Segment, run: Run, from: number, to: number): void {
-    const { chunkSizeBytes } = read.volume;
     const target = read.target.subarray(from - read.offsetBytes, to - read.offsetBytes);
-    const headers = readBuffers.take(run.count * chunkHeaderBytes);
-    const pieces: Buffer[] = [];
-    for (let index = 0; index < run.count; index++) {
-      pieces.push(headers.subarray(index * chunkHeaderBytes, (index + 1) * chunkHeaderBytes));
-      pieces.push(target.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes));
-    }
-    segment.file!.readPieces(pieces, run.offsetBytes, (error, bytesRead) => {
+    segment.file!.read(target, run.offsetBytes, (error, bytesRead) => {
       const failure = error
         ? (error as WeftError)
-        : checkWhole(read.volume, segment, run, headers, target, bytesRead, from);
-      readBuffers.give(headers);
+        : runFault(read.volume, segment, run, target.subarray(0, bytesRead), from);
       this.segments.release(segment);
       this.settle(read, failure);
     });
@@ -186,20 +172,10 @@ export class ChunkReads {
     from: number,
     to: number,
   ): WeftError | null {
-    const { chunkSizeBytes } = read.volume;
-    let recordAt = 0;
-    for (let index = 0; index < run.count; index++) {
-      const volumeAt = chunkStart + index * chunkSizeBytes;
-      const [chunkId, checksum] = [run.chunkIds[index]!, run.checksums[index]!];
-      const fault = chunkFault(source, recordAt, chunkId, chunkSizeBytes, checksum);
-      if (fault !== null) return corrupt(read.volume, volumeAt, segment.segmentNumber, fault);
-      const start = Math.max(from, volumeAt);
-      const end = Math.min(to, volumeAt + chunkSizeBytes);
-      const payloadAt = recordAt + chunkHeaderBytes - volumeAt;
-      source.copy(read.target, start - read.offsetBytes, payloadAt + start, payloadAt + end);
-      recordAt += chunkRecordBytes(chunkSizeBytes);
-    }
-    return null;
+    const failure = runFault(read.volume, segment, run, source, chunkStart);
+    if (failure === null)
+      source.copy(read.target, from - read.offsetBytes, from - chunkStart, to - chunkStart);
+    return failure;
   }
 
   private settle(read: Read, error: WeftError | null): void {
@@ -219,46 +195,32 @@ interface Run {
   offsetBytes: number;
   lengthBytes: number;
   count: number;
-  /** Of each chunk. Plain arrays: for one chunk they cost less than typed ones. */
-  chunkIds: number[];
+  /** Of each chunk. A plain array: for one chunk it costs less than a typed one. */
   checksums: number[];
 }
 
 /**
- * What is wrong with a run that was read into `target`, or null. One checksum over all of it: a call for every chunk
- * costs a third more.
+ * What is wrong with a run as it was read, or null. One checksum over all of it: a call for every chunk costs a third
+ * more. @param from where the run begins in the volume, in bytes.
  */
-function checkWhole(
+function runFault(
   volume: VolumeChunks,
   segment: Segment,
   run: Run,
-  headers: Buffer,
-  target: Buffer,
-  bytesRead: number,
+  bytes: Buffer,
   from: number,
 ): WeftError | null {
   const { chunkSizeBytes } = volume;
-  const { chunkIds, checksums, count } = run;
+  const { checksums, count, lengthBytes } = run;
   const { segmentNumber } = segment;
-  const recordBytes = chunkRecordBytes(chunkSizeBytes);
+  const isWhole = bytes.length === lengthBytes;
+  if (isWhole && crc32c(bytes) === joinedChecksum(checksums, 0, count, chunkSizeBytes)) return null;
   for (let index = 0; index < count; index++) {
-    const fault =
-      (index + 1) * recordBytes > bytesRead
-        ? 'it is cut off'
-        : misplacedFault(
-            headers,
-            index * chunkHeaderBytes,
-            chunkIds[index]!,
-            chunkSizeBytes,
-            checksums[index]!,
-          );
-    if (fault !== null) return corrupt(volume, from + index * chunkSizeBytes, segmentNumber, fault);
-  }
-  if (crc32c(target) === joinedChecksum(checksums, 0, count, chunkSizeBytes)) return null;
-  for (let index = 0; index < count; index++) {
-    const payload = target.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes);
+    const payload = bytes.subarray(index * chunkSizeBytes, (index + 1) * chunkSizeBytes);
+    const at = from + index * chunkSizeBytes;
+    if (payload.length < chunkSizeBytes) return corrupt(volume, at, segmentNumber, 'it is cut off');
     if (crc32c(payload) === checksums[index]) continue;
-    return corrupt(volume, from + index * chunkSizeBytes, segmentNumber, 'its data fails the checksum');
+    return corrupt(volume, at, segmentNumber, 'its data fails the checksum');
   }
   // Good one by one and not together: memory that does not keep what is written to it.
   return corrupt(volume, from, segmentNumber, 'its data changes while it is looked at');
@@ -267,28 +229,24 @@ function checkWhole(
 /** Chunks from `slot` on that follow one another in the segment. All are raw, and so of one length. */
 function runLength(page: CachedPage, slot: number, lastSlot: number): number {
   const { chunkIds, segmentNumbers, offsetsBytes, storedBytes, codecs } = page;
-  const recordBytes = chunkRecordBytes(storedBytes[slot]!);
-  const maxCount = Math.floor(maxRunBytes / recordBytes);
+  const payloadBytes = storedBytes[slot]!;
+  const maxCount = Math.floor(maxRunBytes / payloadBytes);
   let count = 1;
   while (slot + count <= lastSlot && count < maxCount) {
     const next = slot + count;
     if (chunkIds[next] === 0 || segmentNumbers[next] !== segmentNumbers[slot]) break;
-    if (offsetsBytes[next] !== offsetsBytes[slot]! + count * recordBytes) break;
-    if (codecs[next] !== codecRaw || storedBytes[next] !== storedBytes[slot]) break;
+    if (offsetsBytes[next] !== offsetsBytes[slot]! + count * payloadBytes) break;
+    if (codecs[next] !== codecRaw || storedBytes[next] !== payloadBytes) break;
     count++;
   }
   return count;
 }
 
 function runOf(page: CachedPage, slot: number, count: number): Run {
-  const chunkIds: number[] = [];
   const checksums: number[] = [];
-  for (let index = slot; index < slot + count; index++) {
-    chunkIds.push(page.chunkIds[index]!);
-    checksums.push(page.checksums[index]!);
-  }
-  const lengthBytes = count * chunkRecordBytes(page.storedBytes[slot]!);
-  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, chunkIds, checksums };
+  for (let index = slot; index < slot + count; index++) checksums.push(page.checksums[index]!);
+  const lengthBytes = count * page.storedBytes[slot]!;
+  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, checksums };
 }
 
 /** What this version cannot read, or what no version has written. */

@@ -1,15 +1,10 @@
 /**
  * Gives the room of dead chunks back: the live ones of a segment are copied elsewhere, then its file goes.
  */
+import { crc32c } from '@node-rs/crc32';
 import { WeftError } from '../base/errors.ts';
-import { extentSizeBytes, MiB } from '../base/limits.ts';
-import {
-  chunkFault,
-  chunkHeaderBytes,
-  chunkRecordBytes,
-  decodeChunkHeader,
-  segmentHeaderBytes,
-} from '../format/segment-chunk.ts';
+import { MiB } from '../base/limits.ts';
+import { payloadRoomBytes, segmentHeaderBytes } from '../format/segment.ts';
 import type { ExtentMap } from './extent-map.ts';
 import type { LocatedChunk } from './map-store.ts';
 import type { NewChunk, SegmentWriter } from './segment-writer.ts';
@@ -40,7 +35,7 @@ export async function compactOnce(env: CompactionEnv): Promise<boolean> {
   for (let first = 0; first < chunks.length; ) {
     let end = first;
     for (let bytes = 0; end < chunks.length && bytes < stepBytes; end++) {
-      bytes += chunkRecordBytes(chunks[end]!.storedBytes);
+      bytes += payloadRoomBytes(chunks[end]!.storedBytes);
     }
     env.checkOpen();
     // The drain may have replaced what was left of it.
@@ -77,21 +72,16 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
   });
   try {
     for (const chunk of chunks) {
-      const record = await readRecord(segment, chunk);
-      const fault =
-        record instanceof Error
-          ? record.message
-          : chunkFault(record, 0, chunk.chunkId, chunk.storedBytes, chunk.checksum);
-      if (record instanceof Error || fault !== null) {
+      const payload = await readPayload(segment, chunk);
+      const fault = payload instanceof Error ? payload.message : payloadFault(payload, chunk);
+      if (payload instanceof Error || fault !== null) {
         segment.rotten = true;
         const facts = { segmentNumber: segment.segmentNumber, chunkId: chunk.chunkId, fault };
         env.log?.warn(facts, 'a damaged chunk keeps its segment from being compacted');
         continue;
       }
-      const { volumeKey, chunkIndex } = decodeChunkHeader(record, 0);
-      const payload = record.subarray(chunkHeaderBytes, chunkHeaderBytes + chunk.storedBytes);
       const { chunkId, codec, tier, rawBytes, checksum } = chunk;
-      copies.push({ chunkId, volumeKey, chunkIndex, codec, tier, rawBytes, payload, checksum });
+      copies.push({ chunkId, codec, tier, rawBytes, payload, checksum });
     }
   } finally {
     env.segments.release(segment);
@@ -99,14 +89,19 @@ async function readCopies(env: CompactionEnv, segment: Segment, chunks: LocatedC
   return copies;
 }
 
-/** A record that cannot be read is like a damaged one: it must not keep other segments from being compacted. */
-function readRecord(segment: Segment, chunk: LocatedChunk): Promise<Buffer | Error> {
-  const record = Buffer.allocUnsafe(chunkRecordBytes(chunk.storedBytes));
+/** One that cannot be read is like a damaged one: it must not keep other segments from being compacted. */
+function readPayload(segment: Segment, chunk: LocatedChunk): Promise<Buffer | Error> {
+  const payload = Buffer.allocUnsafe(chunk.storedBytes);
   return new Promise((resolve) => {
-    segment.file!.read(record, chunk.offsetBytes, (error, bytesRead) => {
-      resolve(error ?? record.subarray(0, bytesRead));
+    segment.file!.read(payload, chunk.offsetBytes, (error, bytesRead) => {
+      resolve(error ?? payload.subarray(0, bytesRead));
     });
   });
+}
+
+function payloadFault(payload: Buffer, chunk: LocatedChunk): string | null {
+  if (payload.length < chunk.storedBytes) return 'it is cut off';
+  return crc32c(payload) === chunk.checksum ? null : 'its data fails the checksum';
 }
 
 async function moveCopies(env: CompactionEnv, copies: NewChunk[]): Promise<void> {
@@ -121,11 +116,6 @@ async function moveCopies(env: CompactionEnv, copies: NewChunk[]): Promise<void>
     else env.writer.doubt(appended);
     throw error;
   }
+  // Pages in memory that still name the old segment are loaded anew once it is gone.
   env.writer.keep(appended);
-  for (const [index, copy] of copies.entries()) {
-    const chunksPerExtent = extentSizeBytes / copy.rawBytes;
-    const extentIndex = Math.floor(copy.chunkIndex / chunksPerExtent);
-    const slot = copy.chunkIndex % chunksPerExtent;
-    env.map.moved(copy.volumeKey, extentIndex, slot, appended.chunks[index]!);
-  }
 }

@@ -133,16 +133,6 @@ export class ExtentMap {
     this.invalidate(pageKey(volumeKey, extentIndex));
   }
 
-  /**
-   * After a commit: the chunk lies elsewhere. Where it was first written is a hint only; pages that refer to
-   * it and are not found here notice that its old segment is gone, and are loaded anew.
-   */
-  moved(volumeKey: number, extentIndex: number, slot: number, chunk: LocatedChunk): void {
-    this.cache.update(pageKey(volumeKey, extentIndex), (page) => {
-      if (page.chunkIds[slot] === chunk.chunkId) page.set(slot, chunk);
-    });
-  }
-
   private invalidate(key: number): void {
     this.cache.delete(key);
     const loading = this.loading.get(key);

@@ -10,7 +10,7 @@ import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import { blockSizeBytes, extentSizeBytes, maxChunkSizeBytes, segmentSizeBytes } from '../base/limits.ts';
 import type { Store } from '../env/store.ts';
-import { codecRaw } from '../format/segment-chunk.ts';
+import { codecRaw } from '../format/segment.ts';
 import type { ReadDone } from './chunk-reads.ts';
 import { ChunkReads } from './chunk-reads.ts';
 import type { CompactionEnv } from './compaction.ts';
@@ -330,8 +330,6 @@ export class ExtentStore {
       extent.slots.push({ slot, chunk: chunks.length });
       chunks.push({
         chunkId,
-        volumeKey,
-        chunkIndex,
         codec: codecRaw,
         tier: tierHot,
         rawBytes: chunkSizeBytes,

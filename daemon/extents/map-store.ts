@@ -24,7 +24,7 @@ export interface MapStore {
 export interface MapSummary {
   /** Higher than every chunk id ever committed. */
   nextChunkId: number;
-  /** Live bytes count whole chunk records: header, payload and padding. */
+  /** Live bytes are those of payloads, each with its padding. */
   segments: { segmentNumber: number; liveBytes: number }[];
   volumes: { volumeKey: number; chunkCount: number }[];
 }
@@ -32,7 +32,7 @@ export interface MapSummary {
 /** Where a chunk lies. Sizes and offsets in bytes. */
 export interface ChunkLocation {
   segmentNumber: number;
-  /** Of the chunk's header in the segment. */
+  /** Of the payload in the segment. */
   offsetBytes: number;
   /** Of the payload as stored (after compression). */
   storedBytes: number;

@@ -3,7 +3,7 @@
  * promise.
  */
 import { extentSizeBytes, maxVolumeSizeBytes } from '../base/limits.ts';
-import { codecRaw } from '../format/segment-chunk.ts';
+import { codecRaw } from '../format/segment.ts';
 import type { LocatedChunk, StoredPage } from './map-store.ts';
 
 /**

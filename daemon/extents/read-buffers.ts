@@ -1,7 +1,4 @@
-/**
- * Buffers that chunk runs are read into, kept between reads: a fresh one costs more than the copy out of it. A run
- * of 128 KiB is a little longer with its chunks' headers, and takes a buffer of the next size.
- */
+/** Buffers that chunk runs are read into, kept between reads: a fresh one costs more than the copy out of it. */
 import { BufferPool } from '../base/buffer-pool.ts';
 import { MiB } from '../base/limits.ts';
 

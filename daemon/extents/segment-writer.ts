@@ -5,25 +5,27 @@
  * (`undo`: the room is given back), or may have taken it (`doubt`: nothing is touched until the next start).
  */
 import { assert } from '../base/assert.ts';
+import { MiB } from '../base/limits.ts';
 import type { DiskFile } from '../env/disk.ts';
 import {
-  chunkHeaderBytes,
-  chunkRecordBytes,
-  encodeChunkHeader,
+  type ChunkDescription,
+  encodeGroupHeader,
   encodeSegmentHeader,
+  groupBytes,
+  groupHeaderBytes,
+  payloadRoomBytes,
   segmentHeaderBytes,
-} from '../format/segment-chunk.ts';
+} from '../format/segment.ts';
 import type { LocatedChunk } from './map-store.ts';
 import type { Segment, Segments } from './segments.ts';
 
-/** Pieces are handed to the disk when they reach this, in bytes: large enough for its full speed. */
-const writeBytes = 8 * 2 ** 20;
-const padding = Buffer.alloc(8);
+/** A group takes no more chunks once its payloads are this long, in bytes: large enough for the disk's full speed. */
+const maxGroupPayloadBytes = 8 * MiB;
+/** Up to a whole page. */
+const padding = Buffer.alloc(4096);
 
 export interface NewChunk {
   chunkId: number;
-  volumeKey: number;
-  chunkIndex: number;
   codec: number;
   tier: number;
   rawBytes: number;
@@ -113,54 +115,49 @@ export class SegmentWriter {
   }
 
   private async write(chunks: readonly NewChunk[], appended: Appended): Promise<void> {
-    const headers = Buffer.allocUnsafe(chunks.length * chunkHeaderBytes);
-    let headerAt = 0;
-    let pieces: Uint8Array[] = [];
-    let pieceBytes = 0;
     // Also when it turns out to be full: sealed without a live chunk it is retired with the batch.
     if (this.active && chunks.length > 0) this.touch(this.active, appended);
-    for (const chunk of chunks) {
-      const recordBytes = chunkRecordBytes(chunk.payload.length);
-      if (this.active && this.active.sizeBytes + pieceBytes + recordBytes > this.segmentSizeBytes) {
-        await this.writePieces(this.active, pieces, pieceBytes);
-        pieces = [];
-        pieceBytes = 0;
-        this.seal(this.active);
-      }
+    for (let first = 0; first < chunks.length; ) {
       if (!this.active) {
         this.active = await this.segments.create();
         this.touch(this.active, appended);
-        pieces.push(encodeSegmentHeader(this.active.segmentNumber));
-        pieceBytes = segmentHeaderBytes;
       }
-      const located = locate(chunk, this.active, this.active.sizeBytes + pieceBytes);
-      encodeChunkHeader(headers, headerAt, {
-        ...located,
-        volumeKey: chunk.volumeKey,
-        chunkIndex: chunk.chunkIndex,
-      });
-      pieces.push(headers.subarray(headerAt, headerAt + chunkHeaderBytes), chunk.payload);
-      const padBytes = recordBytes - chunkHeaderBytes - chunk.payload.length;
-      if (padBytes > 0) pieces.push(padding.subarray(0, padBytes));
-      headerAt += chunkHeaderBytes;
-      pieceBytes += recordBytes;
-      appended.chunks.push(located);
-      if (pieceBytes >= writeBytes) {
-        await this.writePieces(this.active, pieces, pieceBytes);
-        pieces = [];
-        pieceBytes = 0;
+      const count = countThatFit(chunks, first, this.active.sizeBytes, this.segmentSizeBytes);
+      if (count === 0) {
+        this.seal(this.active);
+        continue;
       }
+      await this.writeGroup(this.active, chunks.slice(first, first + count), appended);
+      first += count;
     }
-    if (this.active && pieces.length > 0) await this.writePieces(this.active, pieces, pieceBytes);
   }
 
-  private async writePieces(segment: Segment, pieces: Uint8Array[], pieceBytes: number): Promise<void> {
-    if (pieces.length === 0) return;
-    const file = openFile(segment);
+  private async writeGroup(segment: Segment, chunks: readonly NewChunk[], appended: Appended): Promise<void> {
+    const pieces: Uint8Array[] = [];
+    const descriptions: ChunkDescription[] = [];
+    const isNew = segment.sizeBytes === 0;
+    const startBytes = isNew ? segmentHeaderBytes : segment.sizeBytes;
+    const headerBytes = groupHeaderBytes(chunks.length);
+    let payloadBytes = 0;
+    for (const chunk of chunks) {
+      const payloadOffsetBytes = headerBytes + payloadBytes;
+      appended.chunks.push(locate(chunk, segment, startBytes + payloadOffsetBytes));
+      descriptions.push({ ...chunk, payloadOffsetBytes, storedBytes: chunk.payload.length });
+      const roomBytes = payloadRoomBytes(chunk.payload.length);
+      pieces.push(chunk.payload);
+      if (roomBytes > chunk.payload.length)
+        pieces.push(padding.subarray(0, roomBytes - chunk.payload.length));
+      payloadBytes += roomBytes;
+    }
+    const totalBytes = groupBytes(chunks.length, payloadBytes);
+    const paddingBytes = totalBytes - headerBytes - payloadBytes;
+    if (paddingBytes > 0) pieces.push(padding.subarray(0, paddingBytes));
+    pieces.unshift(encodeGroupHeader(segment.segmentNumber, totalBytes, descriptions));
+    if (isNew) pieces.unshift(encodeSegmentHeader(segment.segmentNumber));
     await new Promise<void>((resolve, reject) => {
-      file.write(pieces, segment.sizeBytes, (error) => (error ? reject(error) : resolve()));
+      openFile(segment).write(pieces, segment.sizeBytes, (error) => (error ? reject(error) : resolve()));
     });
-    segment.sizeBytes += pieceBytes;
+    segment.sizeBytes = startBytes + totalBytes;
   }
 
   private async sync(appended: Appended): Promise<void> {
@@ -190,6 +187,26 @@ export class SegmentWriter {
     segment.sealed = true;
     this.segments.release(segment);
   }
+}
+
+/** How many chunks, from `first` on, make the next group; 0: the segment is full. */
+function countThatFit(
+  chunks: readonly NewChunk[],
+  first: number,
+  usedBytes: number,
+  segmentSizeBytes: number,
+): number {
+  const roomBytes = segmentSizeBytes - Math.max(usedBytes, segmentHeaderBytes);
+  let payloadBytes = 0;
+  let count = 0;
+  for (let index = first; index < chunks.length && payloadBytes < maxGroupPayloadBytes; index++) {
+    const moreBytes = payloadBytes + payloadRoomBytes(chunks[index]!.payload.length);
+    if (groupBytes(count + 1, moreBytes) > roomBytes) break;
+    payloadBytes = moreBytes;
+    count += 1;
+  }
+  assert(count > 0 || usedBytes > 0, 'an empty segment has room for a chunk');
+  return count;
 }
 
 function locate(chunk: NewChunk, segment: Segment, offsetBytes: number): LocatedChunk {

@@ -9,7 +9,7 @@ import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import type { DiskFile } from '../env/disk.ts';
 import type { Store } from '../env/store.ts';
-import { checkSegmentHeader, segmentHeaderBytes } from '../format/segment-chunk.ts';
+import { checkSegmentHeader, segmentHeaderBytes } from '../format/segment.ts';
 import type { MapSummary } from './map-store.ts';
 
 const directory = 'segments';

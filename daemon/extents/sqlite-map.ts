@@ -9,12 +9,12 @@ import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import { extentSizeBytes, maxVolumeSizeBytes } from '../base/limits.ts';
 import { decodeExtentPage, encodeExtentPage } from '../format/extent-page.ts';
-import { chunkRecordBytes } from '../format/segment-chunk.ts';
+import { payloadRoomBytes, version1ChunkHeaderBytes } from '../format/segment.ts';
 import type { PackedChange, PackedPage } from './map-messages.ts';
 import { chunkColumns } from './map-messages.ts';
 import type { CommitEffect, MapSummary } from './map-store.ts';
 
-const formatVersion = 1;
+const formatVersion = 2;
 /** "WFTM", so that `file` and Weft itself can tell whose database this is. */
 const applicationId = 0x5746544d;
 /** Extents of the largest volume: a page's key is volume * this + extent, which keeps pages in the leaves. */
@@ -163,7 +163,7 @@ export class SqliteMap {
       assert(references > 0, `chunk ${chunkId} is added and no page refers to it`);
       tally.references.delete(chunkId);
       this.statements.addChunk.run(...row, references);
-      add(tally.segmentBytes, row[1]!, chunkRecordBytes(row[3]!));
+      add(tally.segmentBytes, row[1]!, payloadRoomBytes(row[3]!));
       highest = Math.max(highest, chunkId);
     }
     if (highest > 0) this.statements.raiseChunkId.run(highest + 1);
@@ -183,7 +183,7 @@ export class SqliteMap {
         this.statements.setReferences.run(references + change, chunkId);
       } else {
         this.statements.removeChunk.run(chunkId);
-        add(tally.segmentBytes, segmentNumber, -chunkRecordBytes(storedBytes));
+        add(tally.segmentBytes, segmentNumber, -payloadRoomBytes(storedBytes));
       }
     }
   }
@@ -197,8 +197,8 @@ export class SqliteMap {
       const chunk = this.statements.references.get(chunkId) as [number, number, number] | undefined;
       if (!chunk) continue;
       this.statements.moveChunk.run(segment, offset, stored, raw, codec, tier, checksum, chunkId);
-      add(tally.segmentBytes, chunk[1], -chunkRecordBytes(chunk[2]));
-      add(tally.segmentBytes, segment!, chunkRecordBytes(stored!));
+      add(tally.segmentBytes, chunk[1], -payloadRoomBytes(chunk[2]));
+      add(tally.segmentBytes, segment!, payloadRoomBytes(stored!));
     }
   }
 
@@ -269,8 +269,10 @@ function prepareFile(database: Database.Database, path: string): void {
     const versions = `format version ${version}; this Weft reads ${formatVersion}`;
     throw new WeftError('FORMAT_TOO_NEW', `${path} has ${versions}. Start the version that wrote it.`);
   }
-  if (version === formatVersion) {
-    if (database.pragma('application_id', { simple: true }) === applicationId) return;
+  if (version > 0) {
+    const isOurs = database.pragma('application_id', { simple: true }) === applicationId;
+    if (isOurs && version === 1) upgradeFromVersion1(database);
+    if (isOurs) return;
     throw new WeftError('CORRUPT', `${path} is not an extent map`);
   }
   const tables = database.prepare('SELECT count(*) FROM sqlite_master').pluck().get() as number;
@@ -278,6 +280,17 @@ function prepareFile(database: Database.Database, path: string): void {
   database.transaction(() => {
     database.exec(schema);
     database.pragma(`application_id = ${applicationId}`);
+    database.pragma(`user_version = ${formatVersion}`);
+  })();
+}
+
+/** Version 1 had the place of a header in front of the payload, and counted it as live. */
+function upgradeFromVersion1(database: Database.Database): void {
+  database.transaction(() => {
+    database.prepare('UPDATE chunks SET offset = offset + ?').run(version1ChunkHeaderBytes);
+    database.exec(`
+      UPDATE segments SET live =
+        coalesce((SELECT sum((stored + 7) / 8 * 8) FROM chunks WHERE chunks.segment = segments.segment), 0)`);
     database.pragma(`user_version = ${formatVersion}`);
   })();
 }

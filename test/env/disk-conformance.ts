@@ -77,24 +77,23 @@ export function diskConformance(t: Test, open: (t: Test) => DiskUnderTest): void
     await file.close();
   });
 
-  promise(
-    'a read fills its pieces one after another, however many, up to the end of the file',
-    async (t, disk) => {
-      const file = await disk.open('data', 'create');
-      const all = Buffer.from(Array.from({ length: 2500 }, (_, index) => `piece ${index}\n`).join(''));
-      await write(file, [all], 5);
-      const targets = Array.from({ length: 1500 }, (_, index) => Buffer.alloc(index % 40));
-      const count = await readPieces(file, targets, 5);
-      const wanted = targets.reduce((sum, { length }) => sum + length, 0);
-      t.equal(count, Math.min(all.length, wanted));
-      t.ok(Buffer.concat(targets).subarray(0, count).equals(all.subarray(0, count)));
-      const last = [Buffer.alloc(4, 'x'), Buffer.alloc(4, 'x'), Buffer.alloc(4, 'x')];
-      t.equal(await readPieces(file, last, 5 + all.length - 6), 6);
-      t.equal(Buffer.concat(last).toString(), `${all.subarray(-6).toString()}xxxxxx`);
-      t.equal(await readPieces(file, [], 0), 0);
-      await file.close();
-    },
-  );
+  promise('a file may have two names, and lives as long as one of them', async (t, disk) => {
+    await disk.makeDirectory('a');
+    await disk.makeDirectory('b');
+    const file = await disk.open('a/first', 'create');
+    await write(file, [Buffer.from('one')], 0);
+    await disk.link('a/first', 'b/second');
+    await write(file, [Buffer.from('two')], 3);
+    await file.close();
+    await disk.remove('a/first');
+    t.same(await disk.list('a'), []);
+    const second = await disk.open('b/second', 'read');
+    t.equal((await read(second, 6, 0)).bytes.toString(), 'onetwo');
+    await second.close();
+    await t.rejects(disk.link('a/first', 'b/third'), { code: 'NOT_FOUND' });
+    await disk.link('b/second', 'a/first');
+    await t.rejects(disk.link('b/second', 'a/first'), { code: 'ALREADY_EXISTS' });
+  });
 
   promise('a truncated file forgets what lay behind, also when it grows again', async (t, disk) => {
     const file = await disk.open('data', 'create');
@@ -208,12 +207,6 @@ export function read(
   const bytes = Buffer.alloc(length, filler);
   return new Promise((resolve, reject) => {
     file.read(bytes, position, (error, count) => (error ? reject(error) : resolve({ bytes, count })));
-  });
-}
-
-function readPieces(file: DiskFile, targets: readonly Uint8Array[], position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    file.readPieces(targets, position, (error, count) => (error ? reject(error) : resolve(count)));
   });
 }
 

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { KiB } from '../../daemon/base/limits.ts';
 import type { ChunkUpdate, VolumeChunks } from '../../daemon/extents/extent-store.ts';
-import { chunkRecordBytes } from '../../daemon/format/segment-chunk.ts';
+import { payloadRoomBytes } from '../../daemon/format/segment.ts';
 import { content, readFrom, SimulatedStore } from './simulated-store.ts';
 
 const seeds = 40;
@@ -86,7 +86,7 @@ class Scenario {
   liveBytes(): number {
     let bytes = 0;
     for (const [key, tag] of this.model) {
-      if (tag !== 0) bytes += chunkRecordBytes(key.startsWith('1/') ? 4 * KiB : 16 * KiB);
+      if (tag !== 0) bytes += payloadRoomBytes(key.startsWith('1/') ? 4 * KiB : 16 * KiB);
     }
     return bytes;
   }

@@ -2,7 +2,7 @@
 
 import type { Test } from 'tap';
 import type { LocatedChunk, MapChange, MapStore } from '../../daemon/extents/map-store.ts';
-import { chunkRecordBytes } from '../../daemon/format/segment-chunk.ts';
+import { payloadRoomBytes } from '../../daemon/format/segment.ts';
 import { SeededRandom } from '../simulation/seeded-random.ts';
 
 export interface MapEngine {
@@ -14,7 +14,7 @@ export interface MapEngine {
 
 const slotCount = 256;
 const stored = 16384;
-const recordBytes = chunkRecordBytes(stored);
+const recordBytes = payloadRoomBytes(stored);
 
 export function chunkAt(chunkId: number, segmentNumber: number, index: number): LocatedChunk {
   const offsetBytes = 4096 + index * recordBytes;

@@ -40,10 +40,36 @@ t.test('a file of a newer version is refused and left alone', async (t) => {
   const path = newPath();
   await (await SqliteMapStore.open(path)).close();
   const database = new Database(path);
-  database.pragma('user_version = 2');
+  database.pragma('user_version = 3');
   database.close();
   await t.rejects(SqliteMapStore.open(path), { code: 'FORMAT_TOO_NEW' });
 });
+
+t.test(
+  'a file of version 1 is upgraded: places behind the headers of its chunks, live bytes without them',
+  async (t) => {
+    const path = newPath();
+    let store = await SqliteMapStore.open(path);
+    await store.commit(
+      change({
+        pages: [page(1, 0, { 0: 1, 1: 2 })],
+        addedChunks: [chunkAt(1, 7, 0), { ...chunkAt(2, 7, 1), storedBytes: 4095 }],
+      }),
+    );
+    const chunks = await store.listSegment(7);
+    await store.close();
+    const database = new Database(path);
+    database.exec('UPDATE chunks SET offset = offset - 96; UPDATE segments SET live = live + 2 * 96');
+    database.pragma('user_version = 1');
+    database.close();
+    for (const time of ['first', 'second']) {
+      store = await SqliteMapStore.open(path);
+      t.same(await store.listSegment(7), chunks, `${time} start`);
+      t.same((await store.summary()).segments, [{ segmentNumber: 7, liveBytes: 16384 + 4096 }]);
+      await store.close();
+    }
+  },
+);
 
 t.test('a file that is not an extent map is refused', async (t) => {
   const path = newPath();

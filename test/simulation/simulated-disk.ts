@@ -101,7 +101,7 @@ export class SimulatedDisk implements Disk {
   /** Bytes of content on the disk, holes left out. */
   get usedBytes(): number {
     let bytes = 0;
-    for (const file of this.#directory.files().values()) bytes += file.allocatedBytes;
+    for (const file of new Set(this.#directory.files().values())) bytes += file.allocatedBytes;
     for (const file of this.#nameless) bytes += file.allocatedBytes;
     return bytes;
   }
@@ -148,6 +148,17 @@ export class SimulatedDisk implements Disk {
       const replaced = this.#directory.file(target);
       this.#directory.change({ kind: 'rename', path, to: target });
       if (replaced !== undefined) this.#withoutName(replaced);
+    });
+  }
+
+  link(from: string, to: string): Promise<void> {
+    return this.#ask(() => {
+      const [path, target] = [storePath(from), storePath(to)];
+      const file = this.#directory.file(path);
+      if (file === undefined) throw noSuch(from);
+      if (this.#directory.file(target) !== undefined)
+        throw new WeftError('ALREADY_EXISTS', `${to} exists already`);
+      this.#directory.change({ kind: 'create', path: target, file });
     });
   }
 
@@ -228,7 +239,8 @@ export class SimulatedDisk implements Disk {
   }
 
   #withoutName(file: SimulatedFile): void {
-    if (file.openCount > 0) this.#nameless.add(file);
+    const hasAnother = [...this.#directory.files().values()].includes(file);
+    if (file.openCount > 0 && !hasAnother) this.#nameless.add(file);
   }
 
   /** Carries the work out at some time and answers at some later time: a crash may fall between. */
@@ -265,22 +277,6 @@ class OpenFile implements DiskFile {
       const failure = this.#refusal(false) ?? this.#disk.fault('read', this.#path);
       const count = failure === null ? this.#file.read(target, position) : 0;
       this.#disk.later(() => done(failure, count));
-    });
-  }
-
-  readPieces(
-    targets: readonly Uint8Array[],
-    position: number,
-    done: (error: Error | null, bytesRead: number) => void,
-  ): void {
-    const whole = Buffer.alloc(targets.reduce((sum, target) => sum + target.length, 0));
-    this.read(whole, position, (error, count) => {
-      let at = 0;
-      for (const target of targets) {
-        target.set(whole.subarray(at, Math.min(count, at + target.length)));
-        at = Math.min(count, at + target.length);
-      }
-      done(error, count);
     });
   }
 

@@ -13,7 +13,7 @@ import type {
   MapSummary,
   StoredPage,
 } from '../../daemon/extents/map-store.ts';
-import { chunkRecordBytes } from '../../daemon/format/segment-chunk.ts';
+import { payloadRoomBytes } from '../../daemon/format/segment.ts';
 
 export interface MapEnvironment {
   /** Calls `fire` later, never at once. */
@@ -82,7 +82,7 @@ export class SimulatedMapStore implements MapStore {
     return this.later(() => {
       const live = new Map<number, number>();
       for (const { segmentNumber, storedBytes } of this.state.chunks.values()) {
-        live.set(segmentNumber, (live.get(segmentNumber) ?? 0) + chunkRecordBytes(storedBytes));
+        live.set(segmentNumber, (live.get(segmentNumber) ?? 0) + payloadRoomBytes(storedBytes));
       }
       const volumes = [...this.state.pages.keys()].map((volumeKey) => {
         return { volumeKey, chunkCount: this.chunkCount(volumeKey) };
@@ -173,7 +173,7 @@ export class SimulatedMapStore implements MapStore {
   private liveBytes(segmentNumber: number): number {
     let bytes = 0;
     for (const chunk of this.state.chunks.values()) {
-      if (chunk.segmentNumber === segmentNumber) bytes += chunkRecordBytes(chunk.storedBytes);
+      if (chunk.segmentNumber === segmentNumber) bytes += payloadRoomBytes(chunk.storedBytes);
     }
     return bytes;
   }
