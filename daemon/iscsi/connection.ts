@@ -151,6 +151,10 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
     this.wire.resume();
   }
 
+  get landedBytes(): number {
+    return this.reader.landedBytes;
+  }
+
   // PduSink
 
   place(bhs: Buffer, lengthBytes: number): Buffer | null {

@@ -116,6 +116,11 @@ export class PduReader {
     return this.carriedBytes > 0 || this.segment !== null;
   }
 
+  /** Of a data segment that lands where the sink said, bytes that are there. */
+  get landedBytes(): number {
+    return this.segment !== null && this.segmentPlaced ? this.segmentFilled : 0;
+  }
+
   private get isSegmentNext(): boolean {
     return this.segment !== null && this.segmentFilled < this.segment.length && this.carriedBytes === 0;
   }

@@ -15,6 +15,7 @@ import { nexusName } from '../scsi/nexus-name.ts';
 import type { StartedSession, TargetConnection } from './connection.ts';
 import { type LoginResult, LoginStatus } from './login.ts';
 import { MemoryBudget, MemoryShare } from './memory-budget.ts';
+import { MemoryPressure } from './memory-pressure.ts';
 import { Session, type SessionIdentity } from './session.ts';
 import type { TargetDirectory } from './target-directory.ts';
 import { preemptTasks } from './task-management.ts';
@@ -66,7 +67,13 @@ export class SessionTable {
 
   constructor(environment: SessionTableEnvironment) {
     this.environment = environment;
-    this.buffers = new TransferBuffers(environment.maxTransferMemoryBytes);
+    const { clock, maxTransferMemoryBytes } = environment;
+    const pressure = new MemoryPressure(
+      clock,
+      () => this.entries.keys(),
+      (session) => this.endIdleHolder(session),
+    );
+    this.buffers = new TransferBuffers(clock, () => pressure.refused(), maxTransferMemoryBytes);
   }
 
   /** Data-out buffers in use, in bytes. */
@@ -234,6 +241,13 @@ export class SessionTable {
   /** Also those that are closed and have commands running yet. */
   private *of(iqn: string | undefined): Iterable<Session> {
     for (const session of this.byNexus.values()) if (session.identity.target?.iqn === iqn) yield session;
+  }
+
+  private endIdleHolder(session: Session): void {
+    const source = this.entries.get(session)?.connection.source;
+    if (source === undefined) return;
+    this.buffers.curb(source);
+    session.disconnect('the initiator does not send what it has begun, and others wait for its memory');
   }
 
   /**

@@ -5,6 +5,7 @@
  */
 import { KiB } from '../base/limits.ts';
 import type { MemoryShare } from './memory-budget.ts';
+import type { MemoryUse } from './memory-pressure.ts';
 import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
@@ -47,6 +48,8 @@ const maxEarlyDataBytes = 4 * KiB;
 export interface SessionConnection {
   readonly outbox: Outbox;
   readonly cid: number;
+  /** Of the data segment that is landing where it was told to, bytes that are there. */
+  readonly landedBytes: number;
   /** Ends it once what is in the outbox is sent. */
   disconnect(reason: string): void;
   /** Ends it without ending the session: another takes its place. */
@@ -347,6 +350,11 @@ export class Session {
   /** See `TaskSet.tick`. */
   tick(sinceTicks: number): boolean {
     return this.tasks?.tick(sinceTicks) === true;
+  }
+
+  /** See `MemoryPressure`. */
+  memoryUse(): MemoryUse {
+    return this.tasks?.memoryUse(this.connection.landedBytes) ?? { waitingBytes: 0, movedBytes: 0 };
   }
 
   disconnect(reason: string): void {

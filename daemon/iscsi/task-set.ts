@@ -9,6 +9,7 @@ import { assert } from '../base/assert.ts';
 import { type ScsiReply, ScsiStatus } from '../scsi/command.ts';
 import { ExecutionQueue, isOlder } from './execution-queue.ts';
 import type { MemoryShare } from './memory-budget.ts';
+import type { MemoryUse } from './memory-pressure.ts';
 import type { SessionParameters } from './negotiation.ts';
 import type { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
@@ -62,6 +63,10 @@ export class TaskSet {
   private ticks = 0;
   /** The place promised for the immediate data of the command PDU that is arriving. */
   private earlyBuffer: Buffer | null = null;
+  /** See `memoryUse`. */
+  private movedBytes = 0;
+  private earlyLookedAt: Buffer | null = null;
+  private landedAtLook = 0;
   private isClosed = false;
 
   constructor(environment: TaskSetEnvironment, outbox: Outbox) {
@@ -119,6 +124,7 @@ export class TaskSet {
     const task = new Task(decodeScsiCommand(bhs), cmdSnOf(bhs), numbered);
     task.buffer = buffer;
     task.tick = this.ticks;
+    this.movedBytes += data.length;
     this.tasks.set(task.pdu.itt, task);
     if (!numbered) this.immediateTasks += 1;
     task.failure = task.begin(data.length, parameters) ?? this.provideBuffer(task);
@@ -159,6 +165,7 @@ export class TaskSet {
       if (flaw === null) {
         if (!placed) data.copy(task.buffer!, bufferOffsetOf(bhs));
         task.advance(bhs);
+        this.movedBytes += data.length;
         this.proceed(task);
         return;
       }
@@ -251,6 +258,7 @@ export class TaskSet {
     const { release } = reply;
     reply.release = () => {
       this.queue.sent(task);
+      this.movedBytes += task.inBytes;
       release?.();
       this.queue.startReady();
     };
@@ -343,15 +351,38 @@ export class TaskSet {
   }
 
   /**
-   * Called at a steady pace; answers whether data of some command has been waited for since `sinceTicks` calls ago
-   * without any of it coming.
+   * Called at a steady pace; answers whether data of some command, or a command before it, has been waited for since
+   * `sinceTicks` calls ago without any of it coming.
    */
   tick(sinceTicks: number): boolean {
     this.ticks += 1;
     for (const task of this.tasks.values()) {
-      if (task.state === 'collecting' && task.isDelivered && this.ticks - task.tick > sinceTicks) return true;
+      if (task.state === 'collecting' && this.ticks - task.tick > sinceTicks) return true;
     }
     return false;
+  }
+
+  /**
+   * See `MemoryPressure`. Memory waits for the initiator while a command's data is to come, or its turn, and when a
+   * command cannot begin because nothing is in the device and the initiator does not take what it was sent.
+   * @param landedBytes of the data segment that is landing.
+   */
+  memoryUse(landedBytes: number): MemoryUse {
+    const { earlyBuffer } = this;
+    const isBlocked = this.queue.executing === 0;
+    let waitingBytes = 0;
+    if (earlyBuffer !== null && earlyBuffer === this.earlyLookedAt) waitingBytes += earlyBuffer.length;
+    for (const task of this.tasks.values()) {
+      if (task.buffer === null || task.state === 'executing') continue;
+      if (task.state === 'ready' && !isBlocked) continue;
+      if (task.isLookedAt) waitingBytes += task.buffer.length;
+      task.isLookedAt = true;
+    }
+    const movedBytes = this.movedBytes + Math.max(0, landedBytes - this.landedAtLook);
+    this.movedBytes = 0;
+    this.earlyLookedAt = earlyBuffer;
+    this.landedAtLook = landedBytes;
+    return { waitingBytes, movedBytes };
   }
 
   /** What was promised to the connection that is gone; bytes may still be landing there. */

@@ -82,6 +82,8 @@ export class Task {
   r2tCount = 0;
   /** When it came, or its last data did, in ticks of its task set. */
   tick = 0;
+  /** Its memory was looked at before (`TaskSet.memoryUse`). */
+  isLookedAt = false;
   watchers: (() => void)[] | null = null;
   private nextDataSn = 0;
   private askedBytes = 0;

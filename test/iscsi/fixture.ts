@@ -17,7 +17,7 @@ export interface Fixture {
   port: number;
   device: MemoryDevice;
   /** At the portal of that tag. */
-  connect(portalGroupTag?: number): Promise<Initiator>;
+  connect(portalGroupTag?: number, from?: string): Promise<Initiator>;
   /** Logged in to the target. */
   session(options?: Parameters<Initiator['login']>[1], name?: string): Promise<Initiator>;
 }
@@ -57,8 +57,8 @@ export async function openPortal(
     for (const initiator of initiators) initiator.close();
     await portal.close({ drainMs: 0 });
   });
-  const open = async (portalGroupTag = 1) => {
-    const initiator = await Initiator.connect(portal.listensAt[portalGroupTag - 1]!.port);
+  const open = async (portalGroupTag = 1, from?: string) => {
+    const initiator = await Initiator.connect(portal.listensAt[portalGroupTag - 1]!.port, from);
     initiators.push(initiator);
     return initiator;
   };

@@ -64,9 +64,12 @@ export class Initiator {
     });
   }
 
-  static connect(port: number): Promise<Initiator> {
+  /** `from`: the address it comes from. */
+  static connect(port: number, from = '127.0.0.1'): Promise<Initiator> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ host: '127.0.0.1', port }, () => resolve(new Initiator(socket)));
+      const socket = connect({ host: '127.0.0.1', port, localAddress: from }, () =>
+        resolve(new Initiator(socket)),
+      );
       socket.once('error', reject);
     });
   }

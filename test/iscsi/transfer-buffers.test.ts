@@ -1,9 +1,14 @@
 import t from 'tap';
 import { KiB, MiB } from '../../daemon/base/limits.ts';
 import { TransferBuffers } from '../../daemon/iscsi/transfer-buffers.ts';
+import { ManualClock } from './fixture.ts';
+
+function open(limitBytes?: number, clock = new ManualClock(), refused = () => {}): TransferBuffers {
+  return new TransferBuffers(clock, refused, limitBytes);
+}
 
 t.test('buffers are as long as asked for, and reused by size class', async (t) => {
-  const pool = new TransferBuffers();
+  const pool = open();
   const share = pool.share('a');
   const first = share.take(5000)!;
   t.equal(first.length, 5000);
@@ -19,7 +24,7 @@ t.test('buffers are as long as asked for, and reused by size class', async (t) =
 t.test(
   'the limit holds over all sizes, and a session that holds nothing may take what is there',
   async (t) => {
-    const pool = new TransferBuffers(MiB);
+    const pool = open(MiB);
     const share = pool.share('a');
     const big = share.take(MiB)!;
     t.equal(pool.share('a').take(1), null);
@@ -36,8 +41,8 @@ t.test(
       while (share.take(64 * KiB) !== null) bytes += 64 * KiB;
       return bytes;
     };
-    t.equal(takeAll(new TransferBuffers(64 * MiB).share('a')), 32 * MiB);
-    const pool = new TransferBuffers(64 * MiB);
+    t.equal(takeAll(open(64 * MiB).share('a')), 32 * MiB);
+    const pool = open(64 * MiB);
     const greedy = pool.share('a');
     const held: Buffer[] = [];
     for (let buffer = greedy.take(64 * KiB); buffer !== null; buffer = greedy.take(64 * KiB))
@@ -53,7 +58,7 @@ t.test(
 t.test(
   'sessions of one source never take all, however many they are; when they end, nothing is left',
   async (t) => {
-    const pool = new TransferBuffers(512 * MiB);
+    const pool = open(512 * MiB);
     const held = Array.from({ length: 128 }, () => {
       const share = pool.share('a');
       return { share, buffers: [share.take(8 * MiB), share.take(64 * KiB)] };
@@ -73,10 +78,58 @@ t.test(
 );
 
 t.test('a forgotten buffer is counted as given back and never reused', async (t) => {
-  const pool = new TransferBuffers();
+  const pool = open();
   const share = pool.share('a');
   const buffer = share.take(4 * KiB)!;
   share.forget(buffer);
   t.equal(pool.usedBytes, 0);
   t.not(share.take(4 * KiB)!.buffer, buffer.buffer);
+});
+
+t.test('a small part is reserved for each source, whatever others hold', async (t) => {
+  const pool = open(512 * MiB);
+  const hostile = Array.from({ length: 40 }, (_, n) => pool.share(`hostile-${n}`));
+  for (const share of hostile) while (share.take(2 * MiB) !== null) {}
+  for (const share of hostile) while (share.take(4 * KiB) !== null) {}
+  t.ok(pool.usedBytes <= 576 * MiB, 'which has a limit of its own');
+  const few = open(512 * MiB);
+  for (let n = 0; n < 20; n += 1) while (few.share(`hostile-${n}`).take(8 * MiB) !== null) {}
+  const healthy = few.share('healthy');
+  const first = healthy.take(MiB)!;
+  const second = healthy.take(MiB)!;
+  t.ok(first && second, '2 MiB');
+  t.equal(few.share('healthy').take(4 * KiB), null, 'for all sessions of the source');
+  healthy.give(first);
+  healthy.give(second);
+  for (let n = 0; n < 1000; n += 1) healthy.give(healthy.take(2 * MiB)!);
+});
+
+t.test('a source that is curbed holds little for a minute, also when it comes back', async (t) => {
+  const clock = new ManualClock();
+  let refusals = 0;
+  const pool = open(512 * MiB, clock, () => {
+    refusals += 1;
+  });
+  const takeAll = (source: string) => {
+    const share = pool.share(source);
+    const buffers: Buffer[] = [];
+    for (let buffer = share.take(MiB); buffer !== null; buffer = share.take(MiB)) buffers.push(buffer);
+    for (const buffer of buffers) share.give(buffer);
+    pool.leave(source);
+    return buffers.length;
+  };
+  t.equal(takeAll('a'), 256);
+  t.equal(refusals, 1);
+  const staying = pool.share('a');
+  pool.curb('a');
+  clock.pass(30_000);
+  pool.curb('a');
+  t.equal(takeAll('a'), 16);
+  pool.leave('a');
+  clock.pass(59_000);
+  t.equal(takeAll('a'), 16, 'the last time counts');
+  t.equal(takeAll('b'), 256);
+  t.ok(staying.take(MiB));
+  clock.pass(1_000);
+  t.equal(takeAll('a'), 256);
 });
