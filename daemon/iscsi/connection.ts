@@ -12,7 +12,14 @@ import { KiB, MiB } from '../base/limits.ts';
 import type { Clock, Timer } from '../env/clock.ts';
 import type { Connection, Receiver } from '../env/network.ts';
 import type { Random } from '../env/random.ts';
-import { Login, type LoginOutcome, type LoginReply, type LoginResult, LoginStatus } from './login.ts';
+import {
+  Login,
+  type LoginOutcome,
+  type LoginReply,
+  type LoginResult,
+  LoginStatus,
+  throttledReason,
+} from './login.ts';
 import { type LoginAttempt, type LoginGuard, sourceOf } from './login-guard.ts';
 import { targetMaxDataBytes } from './negotiation.ts';
 import { Outbox } from './outbox.ts';
@@ -111,7 +118,9 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
     const { directory, random, guard, portalGroupTag } = environment;
     this.login = new Login({ directory, random, guard, portalGroupTag, address: wire.remoteAddress });
     this.timer = environment.clock.after(environment.times.loginTimeoutMs, () => {
-      this.disconnect('the login took too long');
+      // One that has been proved waits for the session it replaces.
+      if (this.phase === 'login') this.failLogin('the login took too long');
+      else this.disconnect('the session it replaces did not end in time');
     });
   }
 
@@ -170,10 +179,10 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
         return;
       case 'login':
         if (opcodeOf(bhs) === Opcode.login) this.takeLogin(decodeLoginRequest(bhs), data);
-        else this.disconnect('something else than a login request before the login');
+        else this.failLogin('something else than a login request before the login');
         return;
       case 'starting':
-        this.disconnect('a request before the login was answered');
+        this.failLogin('a request before the login was answered');
         return;
       default:
     }
@@ -186,7 +195,9 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
   }
 
   violated(violation: Violation): void {
-    this.disconnect(violation === 'header digest' ? 'a header digest was wrong' : violation);
+    const reason = violation === 'header digest' ? 'a header digest was wrong' : violation;
+    if (this.phase === 'login' || this.phase === 'starting') this.failLogin(reason);
+    else this.disconnect(reason);
   }
 
   // Login
@@ -265,6 +276,14 @@ export class TargetConnection implements Receiver, PduSink, SessionConnection {
     else this.outbox.end(header, text, null);
     this.environment.loginRefused(this.login!.attempt, status, reason);
     this.disconnect(`the login was refused: ${reason}`);
+  }
+
+  /** Ends a login that cannot be answered. */
+  private failLogin(reason: string): void {
+    const { attempt } = this.login!;
+    const isTold = this.environment.guard.malformed(attempt);
+    this.environment.loginRefused(attempt, LoginStatus.invalidDuringLogin, isTold ? reason : throttledReason);
+    this.disconnect(reason);
   }
 
   private loginNumbers(request: LoginRequestPdu): Numbers {

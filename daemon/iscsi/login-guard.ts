@@ -8,6 +8,9 @@
  *  - one for the source address, for those who change names. Who has logged in from there under this name before does
  *    not need it, so a host that has lost its mind does not keep its neighbours behind the same address out.
  *
+ * Logins that are not logins (malformed, out of order, never ended) take from the second bucket only: they guess nothing.
+ * Where it is empty and nobody has ever logged in, connections are not even taken.
+ *
  * A proof fills the first bucket again. Nothing is kept back from other addresses, and time that passes is forgiveness
  * enough: nobody is locked out.
  */
@@ -70,6 +73,8 @@ export class LoginGuard {
   private readonly addresses = new Map<string, Bucket>();
   /** Attempts that ended well. */
   private readonly proven = new Map<string, true>();
+  /** Where they came from. */
+  private readonly provenSources = new Map<string, true>();
   private readonly remembered = new Map<string, FailedLogin>();
   /** By address, and one of all that were throttled. */
   private readonly reports = new Map<string, Bucket>();
@@ -94,10 +99,25 @@ export class LoginGuard {
     this.take(this.addresses, source, addressRate);
   }
 
+  /** Something that is no proper login. Answers whether it may be told what is wrong with it. */
+  malformed(attempt: LoginAttempt): boolean {
+    const source = sourceOf(attempt.address);
+    if (this.tokensOf(this.addresses, source, addressRate) < 1) return false;
+    this.take(this.addresses, source, addressRate);
+    return true;
+  }
+
+  /** Whether connections from this source are not worth taking: only failures have come from there, and too many. */
+  isShut(source: string): boolean {
+    return !this.provenSources.has(source) && this.tokensOf(this.addresses, source, addressRate) < 1;
+  }
+
   /** The initiator has shown who it is; whether it may go on is another question. */
   succeeded(attempt: LoginAttempt): void {
-    const key = keyOf(sourceOf(attempt.address), attempt);
+    const source = sourceOf(attempt.address);
+    const key = keyOf(source, attempt);
     this.attempts.delete(key);
+    put(this.provenSources, source, true, maxEntries);
     put(this.proven, key, true, maxEntries);
   }
 

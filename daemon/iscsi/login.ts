@@ -128,6 +128,12 @@ export class Login {
   }
 
   next(request: LoginRequestPdu, data: Buffer): LoginOutcome {
+    const outcome = this.take(request, data);
+    if (outcome.kind !== 'refuse' || !malformedStatuses.has(outcome.status)) return outcome;
+    return this.environment.guard.malformed(this.attempt) ? outcome : throttled();
+  }
+
+  private take(request: LoginRequestPdu, data: Buffer): LoginOutcome {
     this.requests += 1;
     if (this.requests > maxRequests) return refuse(LoginStatus.initiatorError, 'too many login requests');
     const flaw = this.first === null ? this.checkFirst(request) : this.checkNext(request);
@@ -349,6 +355,14 @@ function redirect({ moved, address }: MovedTarget): LoginRefusal {
   const text = encodeKeyText([['TargetAddress', address]]);
   return { kind: 'refuse', status, reason: `moved to ${address}`, text };
 }
+
+/** What no proper initiator brings about. Guesses and names are counted where they are found. */
+const malformedStatuses: ReadonlySet<number> = new Set([
+  LoginStatus.initiatorError,
+  LoginStatus.versionUnsupported,
+  LoginStatus.missingParameter,
+  LoginStatus.sessionTypeUnsupported,
+]);
 
 function refuse(status: number, reason: string): LoginRefusal {
   return { kind: 'refuse', status, reason };

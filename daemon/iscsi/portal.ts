@@ -208,6 +208,7 @@ export class Portal {
       maxLoginsPerSource = defaultMaxLoginsPerSource,
     } = this.environment;
     if (this.connections.size >= maxConnections) return 'too many connections';
+    if (this.guard.isShut(source)) return throttledReason;
     const lowest = Math.min(maxConnectionsPerSource, maxLogins, maxLoginsPerSource);
     if (this.connections.size < lowest) return null;
     const count = { logins: 0, ofSource: 0, loginsOfSource: 0 };

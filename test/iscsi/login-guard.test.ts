@@ -101,7 +101,7 @@ t.test(
     t.match(guard.recentFailures()[0], { address: '192.0.2.1', reason: 'CHAP failed', count: 7 });
     t.equal(guard.counts.failed, 50_007);
     const sizes = Object.values(guard).flatMap((value) => (value instanceof Map ? [value.size] : []));
-    t.equal(sizes.length, 5);
+    t.equal(sizes.length, 6);
     for (const size of sizes) t.ok(size <= 10_000, `${size} entries`);
   },
 );
@@ -191,4 +191,67 @@ t.test('many connections at once have no more guesses than one after the other',
   const statuses = initiators.map(({ loginStatus }) => loginStatus);
   t.equal(statuses.filter((status) => status === 0x0201).length, 8);
   t.equal(statuses.filter((status) => status === unavailable).length, 32);
+});
+
+t.test(
+  'an address that sends garbage only is slowed, logged at a bounded rate, and then not let in',
+  async (t) => {
+    const clock = new ManualClock();
+    const lines: { facts: Record<string, unknown>; message: string }[] = [];
+    const take = (facts: object, message: string) =>
+      void lines.push({ facts: facts as Record<string, unknown>, message });
+    const log = { info: () => undefined, warn: take };
+    const { connect, portal } = await openPortal(t, {}, { clock, log });
+    const hostile = '127.0.0.2';
+    const garbage: ((from: string) => Promise<number | null>)[] = [
+      async (from) => {
+        const initiator = await connect(1, from);
+        return (await initiator.loginStep(0, 1, {})) === null ? null : initiator.loginStatus;
+      },
+      async (from) => {
+        const initiator = await connect(1, from);
+        const keys = { InitiatorName: 'iqn.2026-11.test:g', TargetName: iqn, AuthMethod: 'None' };
+        await initiator.loginStep(0, 1, keys);
+        return (await initiator.loginStep(1, 3, keys)) === null ? null : initiator.loginStatus;
+      },
+      async (from) => {
+        const initiator = await connect(1, from);
+        initiator.socket.write(Buffer.alloc(48, 0xff));
+        return (await initiator.next()) === null ? null : 0;
+      },
+    ];
+    const statuses: (number | null)[] = [];
+    for (let n = 0; n < 99; n += 1) statuses.push(await garbage[n % 3]!(hostile));
+    t.strictSame(new Set(statuses), new Set([0x0207, 0x0200, null]), 'told what is wrong');
+    t.equal(portal.guard.counts.failed, 99, 'and counted');
+    t.equal(await garbage[0]!(hostile), 0x0207);
+    const before = lines.length;
+    for (let n = 0; n < 20; n += 1) t.equal(await garbage[0]!(hostile), null, 'not let in');
+    t.equal(lines.length - before, 1);
+    t.match(lines.at(-1), {
+      message: 'iSCSI connections refused',
+      facts: { reason: 'too many failed logins' },
+    });
+    const other = await connect(1, '127.0.0.3');
+    t.equal(await other.login(iqn), 0, 'others do not notice');
+    clock.pass(1_000);
+    for (let n = 0; n < 5; n += 1) t.equal(await garbage[0]!(hostile), 0x0207, 'five a second');
+    t.equal(await garbage[0]!(hostile), null);
+  },
+);
+
+t.test('garbage from behind an address that hosts have logged in from keeps none of them out', async (t) => {
+  const clock = new ManualClock();
+  const { connect, portal } = await openPortal(t, {}, { clock });
+  t.equal(await (await connect()).login(iqn), 0);
+  const statuses: number[] = [];
+  for (let n = 0; n < 120; n += 1) {
+    const initiator = await connect();
+    await initiator.loginStep(0, 1, {});
+    statuses.push(initiator.loginStatus);
+  }
+  t.equal(statuses.filter((status) => status === 0x0207).length, 100);
+  t.equal(statuses.filter((status) => status === unavailable).length, 20);
+  t.equal(portal.guard.counts.throttled, 20);
+  t.equal(await (await connect()).login(iqn), 0);
 });
