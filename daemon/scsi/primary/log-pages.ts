@@ -109,7 +109,10 @@ function resourceCount(bytes: number, scope: number): Buffer {
   return value;
 }
 
-/** 2Fh (SPC-4 7.3.8): ASC, ASCQ of what is wrong (nothing is), MOST RECENT TEMPERATURE READING, -. */
+/**
+ * 2Fh (SPC-4 7.3.8): ASC, ASCQ of what is wrong (nothing is), MOST RECENT TEMPERATURE READING, and a byte of the vendor's
+ * that initiators take for the temperature not to be exceeded.
+ */
 function informationalExceptions(): LogParameter[] {
-  return [{ code: 0x0000, value: Buffer.from([0x00, 0x00, noTemperature, 0x00]) }];
+  return [{ code: 0x0000, value: Buffer.from([0x00, 0x00, noTemperature, noTemperature]) }];
 }

@@ -40,8 +40,8 @@ t.test('page 0Ch tells what is left and what is taken, in blocks', async (t) => 
   t.equal(large.readUInt32BE(8), 0xffffffff);
 });
 
-t.test('page 2Fh has nothing to report, and no temperature', async (t) => {
-  t.equal((await bench().first.data(logSense('6f'))).toString('hex'), 'af000008' + '00000304' + '0000ff00');
+t.test('page 2Fh has nothing to report, and no temperature or limit of it', async (t) => {
+  t.equal((await bench().first.data(logSense('6f'))).toString('hex'), 'af000008' + '00000304' + '0000ffff');
 });
 
 t.test('what there is not is refused', async (t) => {
