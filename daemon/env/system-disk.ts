@@ -10,6 +10,9 @@ import { storePath } from './disk.ts';
 /** Linux takes no more pieces in one writev (IOV_MAX). */
 const maxPiecesAtOnce = 1024;
 
+/** What link(2) says on file systems without hard links, or when a file has as many as it may. */
+const noLinks = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK']);
+
 export class SystemDisk implements Disk {
   readonly #root: string;
 
@@ -64,7 +67,16 @@ export class SystemDisk implements Disk {
   }
 
   async link(from: string, to: string): Promise<void> {
-    await attempt(this.#full(from), (full) => fs.link(full, this.#full(to)));
+    await attempt(this.#full(from), async (full) => {
+      try {
+        await fs.link(full, this.#full(to));
+      } catch (error) {
+        if (!noLinks.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+        throw new WeftError('UNSUPPORTED', `${full} cannot have a second name on this file system`, {
+          cause: error,
+        });
+      }
+    });
   }
 
   async syncDirectory(path: string): Promise<void> {

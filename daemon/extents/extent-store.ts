@@ -17,18 +17,19 @@ import type { CompactionEnv } from './compaction.ts';
 import { compactOnce } from './compaction.ts';
 import type { SlotChange, VolumeChunks } from './extent-map.ts';
 import { chunksPerExtent, ExtentMap } from './extent-map.ts';
-import type { MapStore } from './map-store.ts';
+import type { LocatedChunk, MapStore } from './map-store.ts';
 import { pageCacheLimitPages, pageKey } from './page-cache.ts';
 import type { Appended, NewChunk } from './segment-writer.ts';
 import { SegmentWriter } from './segment-writer.ts';
-import type { SegmentLog } from './segments.ts';
+import type { Segment, SegmentLog } from './segments.ts';
 import { Segments } from './segments.ts';
+import { WarmUp } from './warm-up.ts';
 import { WriteTurns } from './write-turns.ts';
 
 export type { VolumeChunks } from './extent-map.ts';
 
 export interface ExtentStoreEnv {
-  /** At least one of them hot. */
+  /** At least one of them hot; the first is where the journal is. */
   stores: readonly Store[];
   /** Stays open when the store closes: it belongs to whoever made it. */
   maps: MapStore;
@@ -36,6 +37,8 @@ export interface ExtentStoreEnv {
   pageCacheLimitPages?: number;
   /** A segment takes no more chunks once it is this long. */
   segmentSizeBytes?: number;
+  /** Of adopted files, what is read into the system's cache when there is nothing to do, in bytes; 0 if not given. */
+  warmUpBytes?: number;
 }
 
 /** One chunk as it is from now on. */
@@ -47,6 +50,15 @@ export interface ChunkUpdate extends VolumeChunks {
   checksum?: number;
   /** Part of the data is lost: it is kept as a chunk whose reading gives CORRUPT. */
   damaged?: boolean;
+}
+
+/** One chunk as it is from now on, in a file that was adopted. */
+export interface PlacedChunk extends VolumeChunks {
+  chunkIndex: number;
+  /** Of its data in the file, in bytes. */
+  offsetBytes: number;
+  /** crc32c of its data. */
+  checksum: number;
 }
 
 export type AllocationDone = (error: WeftError | null, mapped: boolean, lengthBytes: number) => void;
@@ -62,8 +74,8 @@ const zeros = Buffer.alloc(maxChunkSizeBytes);
 interface ExtentChange extends VolumeChunks {
   extentIndex: number;
   chunkIds: Float64Array;
-  /** The slots that change, with the index of the new chunk in the batch; -1: a hole. */
-  slots: { slot: number; chunk: number }[];
+  /** The slots that change, with their new chunks; 0: a hole. */
+  slots: { slot: number; chunkId: number }[];
 }
 
 export class ExtentStore {
@@ -72,7 +84,9 @@ export class ExtentStore {
   private readonly reads: ChunkReads;
   private readonly writer: SegmentWriter;
   private readonly compaction: CompactionEnv;
+  private readonly warmUp: WarmUp;
   private readonly turns = new WriteTurns();
+  private readonly journalStore: Store;
   private nextChunkId: number;
   private storing = false;
   private compacting: Promise<boolean> | null = null;
@@ -93,10 +107,12 @@ export class ExtentStore {
   private constructor(env: ExtentStoreEnv, segments: Segments, map: ExtentMap, nextChunkId: number) {
     const sizeBytes = env.segmentSizeBytes ?? segmentSizeBytes;
     this.segments = segments;
+    this.journalStore = env.stores[0]!;
     this.map = map;
     this.nextChunkId = nextChunkId;
     this.reads = new ChunkReads(map, segments);
     this.writer = new SegmentWriter(segments, sizeBytes);
+    this.warmUp = new WarmUp(segments, env.warmUpBytes ?? 0);
     this.compaction = {
       map,
       segments,
@@ -148,6 +164,41 @@ export class ExtentStore {
     } finally {
       this.storing = false;
     }
+  }
+
+  /**
+   * Takes a file of the journal's store as a segment: under a second name, durably, with nothing alive in it. `place`
+   * and `adopted` follow. Errors: UNSUPPORTED where files have one name only; IO_ERROR, NO_SPACE.
+   */
+  adopt(path: string, sizeBytes: number): Promise<Segment> {
+    this.checkOpen();
+    return this.segments.link(this.journalStore, path, sizeBytes);
+  }
+
+  /** Makes the chunks those that lie in an adopted file. Durable and visible, all or none. Called and fails as `store`. */
+  async place(segment: Segment, chunks: readonly PlacedChunk[]): Promise<void> {
+    assert(!this.storing, 'store and place are called by one caller, one call at a time');
+    this.checkOpen();
+    if (chunks.length === 0) return;
+    this.storing = true;
+    try {
+      await this.turns.run('urgent', () => this.placeBatch(segment, chunks));
+    } finally {
+      this.storing = false;
+    }
+  }
+
+  /** Nothing more of the file is placed: it goes when nothing in it is alive. */
+  adopted(segment: Segment): void {
+    segment.sealed = true;
+    if (segment.liveBytes === 0 && !segment.uncertain) this.segments.retire(segment);
+    else this.warmUp.add(segment);
+    this.segments.release(segment);
+  }
+
+  /** Nothing else is to be done, for as long as `isIdle` says so: see `warm-up.ts`. */
+  idle(isIdle: () => boolean): void {
+    if (!this.closed) this.warmUp.start(() => !this.closed && isIdle());
   }
 
   /**
@@ -229,6 +280,7 @@ export class ExtentStore {
     this.closed = true;
     // It stops at its next step; what it throws goes to its caller.
     await this.compacting?.catch(() => undefined);
+    await this.warmUp.ended();
     await this.turns.run('background', async () => {
       this.writer.close();
       this.compaction.writer.close();
@@ -251,16 +303,59 @@ export class ExtentStore {
     if (extents.length === 0) return;
     const appended = await this.writer.append(chunks);
     try {
-      const change = { pages: extents, addedChunks: appended.chunks, movedChunks: [], deletedVolumes: [] };
-      await this.map.commit(change, appended.touched);
+      await this.commit(extents, appended.chunks, appended.touched);
     } catch (error) {
       await this.giveUp(appended, error as WeftError);
       throw error;
     }
     this.writer.keep(appended);
+    this.applied(extents, appended.chunks);
+  }
+
+  private async placeBatch(segment: Segment, chunks: readonly PlacedChunk[]): Promise<void> {
+    this.checkOpen();
+    const extents = new Map<number, ExtentChange>();
+    const located: LocatedChunk[] = [];
+    for (const { volumeKey, chunkSizeBytes, chunkIndex, offsetBytes, checksum } of chunks) {
+      const { extent, slot } = await this.changedSlot(extents, { volumeKey, chunkSizeBytes }, chunkIndex);
+      const chunkId = this.nextChunkId++;
+      extent.chunkIds[slot] = chunkId;
+      extent.slots.push({ slot, chunkId });
+      located.push({
+        chunkId,
+        segmentNumber: segment.segmentNumber,
+        offsetBytes,
+        storedBytes: chunkSizeBytes,
+        rawBytes: chunkSizeBytes,
+        codec: codecRaw,
+        tier: tierHot,
+        checksum,
+      });
+    }
+    const changes = [...extents.values()];
+    try {
+      await this.commit(changes, located, []);
+    } catch (error) {
+      // It may be in the map: the file has to stay until that is known.
+      if ((error as WeftError).code !== 'NO_SPACE') segment.uncertain = true;
+      throw error;
+    }
+    this.applied(changes, located);
+  }
+
+  private commit(
+    extents: ExtentChange[],
+    addedChunks: LocatedChunk[],
+    touched: Appended['touched'],
+  ): Promise<void> {
+    return this.map.commit({ pages: extents, addedChunks, movedChunks: [], deletedVolumes: [] }, touched);
+  }
+
+  private applied(extents: readonly ExtentChange[], chunks: readonly LocatedChunk[]): void {
+    const places = new Map(chunks.map((chunk) => [chunk.chunkId, chunk]));
     for (const { volumeKey, extentIndex, slots } of extents) {
-      const changes = slots.map(({ slot, chunk }): SlotChange => {
-        return { slot, chunk: chunk < 0 ? null : appended.chunks[chunk]! };
+      const changes = slots.map(({ slot, chunkId }): SlotChange => {
+        return { slot, chunk: places.get(chunkId) ?? null };
       });
       this.map.applied(volumeKey, extentIndex, changes);
     }
@@ -309,25 +404,18 @@ export class ExtentStore {
     const chunks: NewChunk[] = [];
     const firstChunkId = this.nextChunkId;
     for (const { volumeKey, chunkSizeBytes, chunkIndex, data, checksum, damaged = false } of updates) {
-      const slotCount = extentSizeBytes / chunkSizeBytes;
-      const extentIndex = Math.floor(chunkIndex / slotCount);
-      const slot = chunkIndex % slotCount;
-      let extent = extents.get(pageKey(volumeKey, extentIndex));
-      if (!extent) {
-        extent = await this.extentChange({ volumeKey, chunkSizeBytes }, extentIndex);
-        extents.set(pageKey(volumeKey, extentIndex), extent);
-      }
+      const { extent, slot } = await this.changedSlot(extents, { volumeKey, chunkSizeBytes }, chunkIndex);
       assert(extent.chunkIds[slot]! < firstChunkId, 'a chunk is updated once in a batch');
       assert(data === null || data.length === chunkSizeBytes, 'whole chunks are stored');
       if (data === null || (!damaged && data.equals(zeros.subarray(0, chunkSizeBytes)))) {
         if (extent.chunkIds[slot] === 0) continue;
         extent.chunkIds[slot] = 0;
-        extent.slots.push({ slot, chunk: -1 });
+        extent.slots.push({ slot, chunkId: 0 });
         continue;
       }
       const chunkId = this.nextChunkId++;
       extent.chunkIds[slot] = chunkId;
-      extent.slots.push({ slot, chunk: chunks.length });
+      extent.slots.push({ slot, chunkId });
       chunks.push({
         chunkId,
         codec: codecRaw,
@@ -338,6 +426,22 @@ export class ExtentStore {
       });
     }
     return { extents: [...extents.values()].filter(({ slots }) => slots.length > 0), chunks };
+  }
+
+  private async changedSlot(
+    extents: Map<number, ExtentChange>,
+    volume: VolumeChunks,
+    chunkIndex: number,
+  ): Promise<{ extent: ExtentChange; slot: number }> {
+    const slotCount = chunksPerExtent(volume);
+    const extentIndex = Math.floor(chunkIndex / slotCount);
+    const key = pageKey(volume.volumeKey, extentIndex);
+    let extent = extents.get(key);
+    if (!extent) {
+      extent = await this.extentChange(volume, extentIndex);
+      extents.set(key, extent);
+    }
+    return { extent, slot: chunkIndex % slotCount };
   }
 
   private async extentChange(volume: VolumeChunks, extentIndex: number): Promise<ExtentChange> {

@@ -9,6 +9,7 @@ import { assert } from '../base/assert.ts';
 import { WeftError } from '../base/errors.ts';
 import type { DiskFile } from '../env/disk.ts';
 import type { Store } from '../env/store.ts';
+import { decodeJournalFileHeader, isJournalFile } from '../format/journal-file.ts';
 import { checkSegmentHeader, segmentHeaderBytes } from '../format/segment.ts';
 import type { MapSummary } from './map-store.ts';
 
@@ -112,6 +113,26 @@ export class Segments {
     return segment;
   }
 
+  /**
+   * A second name, durable, for a file of the store that nobody writes to any more; nothing in it is alive yet. The
+   * caller uses it from the start, and seals it. Errors: UNSUPPORTED where a file has one name only; IO_ERROR, NO_SPACE.
+   */
+  async link(store: Store, path: string, sizeBytes: number): Promise<Segment> {
+    const segment = newSegment(this.nextNumber++, store);
+    segment.users = 1;
+    segment.sizeBytes = sizeBytes;
+    await store.disk.link(path, pathOf(segment.segmentNumber));
+    this.segments.set(segment.segmentNumber, segment);
+    try {
+      await store.disk.syncDirectory(directory);
+    } catch (error) {
+      this.retire(segment);
+      this.release(segment);
+      throw error;
+    }
+    return segment;
+  }
+
   /** The file's name survives power loss from then on. */
   syncDirectory(segment: Segment): Promise<void> {
     return segment.store.disk.syncDirectory(directory);
@@ -187,7 +208,10 @@ export class Segments {
   private async openFile(segment: Segment): Promise<void> {
     const file = await segment.store.disk.open(pathOf(segment.segmentNumber), 'read');
     try {
-      checkSegmentHeader(await readHeader(file), segment.segmentNumber);
+      const header = await readHeader(file);
+      // A journal file that was adopted kept its header.
+      if (isJournalFile(header)) decodeJournalFileHeader(header, pathOf(segment.segmentNumber));
+      else checkSegmentHeader(header, segment.segmentNumber);
     } catch (error) {
       await file.close();
       throw error;

@@ -49,6 +49,10 @@ export function encodeJournalFileHeader(header: JournalFileHeader): Buffer {
   return page;
 }
 
+export function isJournalFile(bytes: Buffer): boolean {
+  return bytes.length >= magic.length && bytes.compare(magic, 0, magic.length, 0, magic.length) === 0;
+}
+
 /** Throws CORRUPT or FORMAT_TOO_NEW; `path` is for the message. */
 export function decodeJournalFileHeader(bytes: Buffer, path: string): JournalFileHeader {
   const corrupt = (what: string) =>
@@ -56,8 +60,7 @@ export function decodeJournalFileHeader(bytes: Buffer, path: string): JournalFil
       details: { path, offsetBytes: 0 },
     });
   if (bytes.length < journalFileHeaderBytes) throw corrupt('the journal file is cut short');
-  if (bytes.compare(magic, 0, magic.length, 0, magic.length) !== 0)
-    throw corrupt('no header of a journal file');
+  if (!isJournalFile(bytes)) throw corrupt('no header of a journal file');
   const page = Buffer.from(bytes.subarray(0, journalFileHeaderBytes));
   page.writeUInt32LE(0, crcOffset);
   if (crc32c(page) !== bytes.readUInt32LE(crcOffset)) throw corrupt('the file header fails its checksum');

@@ -38,6 +38,9 @@
  * The extent map has the place and the checksum of every chunk that is alive: reading one needs no header. The groups
  * tell what else is in a file, so that all of it can be checked.
  *
+ * A file of the journal may be kept as a segment, under a second name: it has the layout of `journal-file.ts` and
+ * `journal-batch.ts`, and the payloads that the map refers to are those of its records.
+ *
  * Version 1 had a header of 96 bytes in front of each payload instead. Its payloads are read as those of version 2.
  */
 import { crc32c } from '@node-rs/crc32';

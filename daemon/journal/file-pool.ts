@@ -6,6 +6,10 @@
  * are used again, last freed first: their pages are in the page cache, and fresh ones are expensive on virtual
  * machines. A file gets its numbered name only after its header is durable, and loses it durably before it is used
  * again: names and directory are what recovery relies on.
+ *
+ * Files that are kept by others (`replica/adoption.ts`) do not come back. Where large writes stream in and take one file
+ * after another, the next one is made sparse (`new-0000000008.wfj`): zeros under data that will stay would be written
+ * for nothing, and few large batches can bear what their metadata costs.
  */
 import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -21,10 +25,23 @@ let zeros: Buffer | null = null;
 
 const numberedName = /^(\d{10})\.wfj$/;
 const freeName = /^free-(\d{10})\.wfj$/;
+/** Not numbered yet, and of no use after a crash: nobody knows how much of it has room on the disk. */
+const newName = /^new-(\d{10})\.wfj$/;
+/**
+ * Sparse files are made while the disk has room for as many, in bytes: on a fuller one a batch might find none, and the
+ * drain needs the journal to go on.
+ */
+const sparseFromFreeFiles = 32;
 
 export interface FilePoolEnvironment {
   disk: Disk;
   random: Random;
+}
+
+/** A file without a number. */
+interface BlankFile {
+  name: string;
+  sparse: boolean;
 }
 
 export class FilePool {
@@ -65,6 +82,7 @@ export class FilePool {
       const numbered = numberedName.exec(name);
       const free = freeName.exec(name);
       if (numbered) numbers.push(Number(numbered[1]));
+      if (newName.test(name)) await this.#disk.remove(`${this.#directory}/${name}`);
       if (!free) continue;
       this.#nextFreeNumber = Math.max(this.#nextFreeNumber, Number(free[1]) + 1);
       if (await this.#hasRightSize(`${this.#directory}/${name}`)) this.#free.push(name);
@@ -89,24 +107,26 @@ export class FilePool {
   /**
    * Makes the next numbered file ready in the background: neither zeros nor a commit of the file system's own journal,
    * which may take tens of milliseconds while much is written, shall keep writers waiting.
+   * @param streaming large writes fill the file before it.
    */
-  prepareAhead(fileNumber: number, durableBatch: number): void {
+  prepareAhead(fileNumber: number, durableBatch: number, streaming: boolean): void {
     if (this.#preparing || this.#ready || (this.#free.length === 0 && this.#total() >= this.#maxFiles))
       return;
-    this.#preparing = this.#prepare(fileNumber, durableBatch).finally(() => {
+    this.#preparing = this.#prepare(fileNumber, durableBatch, streaming).finally(() => {
       this.#preparing = null;
     });
   }
 
-  async #prepare(fileNumber: number, durableBatch: number): Promise<void> {
+  async #prepare(fileNumber: number, durableBatch: number, streaming: boolean): Promise<void> {
+    let blank: BlankFile;
     try {
-      if (this.#free.length === 0) await this.#makeFree();
+      blank = await this.#takeBlank(streaming);
     } catch {
       // Without room the journal goes on in the file it has; the activation tries again and reports.
       return;
     }
     try {
-      this.#ready = await this.#nameFree(fileNumber, notBegun, durableBatch);
+      this.#ready = await this.#nameBlank(blank, fileNumber, notBegun, durableBatch);
     } catch (error) {
       if (asWeftError(error).code !== 'NO_SPACE') this.#failure = asWeftError(error);
     }
@@ -116,7 +136,12 @@ export class FilePool {
    * The next numbered file, to write to: the one made ready for this number, or one made now. Errors: NO_SPACE
    * (nothing changed), IO_ERROR.
    */
-  async activate(fileNumber: number, firstBatch: number, durableBatch: number): Promise<JournalFile> {
+  async activate(
+    fileNumber: number,
+    firstBatch: number,
+    durableBatch: number,
+    streaming: boolean,
+  ): Promise<JournalFile> {
     while (this.#preparing) await this.#preparing;
     if (this.#failure) throw this.#failure;
     const ready = this.#ready;
@@ -125,13 +150,30 @@ export class FilePool {
       this.#ready = null;
       return ready;
     }
-    if (this.#free.length === 0) await this.#makeFree();
-    return this.#nameFree(fileNumber, firstBatch, durableBatch);
+    const blank = await this.#takeBlank(streaming);
+    return this.#nameBlank(blank, fileNumber, firstBatch, durableBatch);
   }
 
-  async #nameFree(fileNumber: number, firstBatch: number, durableBatch: number): Promise<JournalFile> {
-    const name = this.#free.pop()!;
+  /** A file that was used before, or else a new one. It counts as between names until `#nameBlank` has settled. */
+  async #takeBlank(streaming: boolean): Promise<BlankFile> {
+    const name = this.#free.pop();
     this.#betweenNames += 1;
+    if (name !== undefined) return { name, sparse: false };
+    try {
+      if (streaming && (await this.#hasAmpleRoom())) return { name: await this.#makeSparse(), sparse: true };
+      return { name: await this.#makeZeroed(), sparse: false };
+    } catch (error) {
+      this.#betweenNames -= 1;
+      throw error;
+    }
+  }
+
+  async #nameBlank(
+    { name, sparse }: BlankFile,
+    fileNumber: number,
+    firstBatch: number,
+    durableBatch: number,
+  ): Promise<JournalFile> {
     const from = `${this.#directory}/${name}`;
     const incarnation = this.#random.bytes(incarnationBytes);
     const header = encodeJournalFileHeader({
@@ -148,7 +190,8 @@ export class FilePool {
       await syncFile(handle);
       await this.#disk.rename(from, this.path(fileNumber));
     } catch (error) {
-      this.#free.push(name);
+      if (sparse) await this.#disk.remove(from).catch(() => {});
+      else this.#free.push(name);
       this.#betweenNames -= 1;
       await handle?.close();
       throw error;
@@ -168,16 +211,30 @@ export class FilePool {
         },
       );
     }
-    return new JournalFile(fileNumber, incarnation, this.#fileSizeBytes, handle, firstBatch !== notBegun);
+    return new JournalFile({
+      fileNumber,
+      incarnation,
+      sizeBytes: this.#fileSizeBytes,
+      handle,
+      begun: firstBatch !== notBegun,
+      sparse,
+      own: true,
+    });
   }
 
-  /** Takes the numbered name away, durably, and keeps the file for reuse when there is room for it. */
-  async retire(fileNumber: number, sizeBytes: number): Promise<void> {
+  /** Takes the numbered name away, durably, and keeps the file for reuse where that is wanted and there is room. */
+  async retire(fileNumber: number, sizeBytes: number, reusable: boolean): Promise<void> {
+    if (!reusable || sizeBytes !== this.#fileSizeBytes) {
+      await this.#disk.remove(this.path(fileNumber));
+      await this.#disk.syncDirectory(this.#directory);
+      this.#numberedCount -= 1;
+      return;
+    }
     const name = this.#newFreeName();
     await this.#disk.rename(this.path(fileNumber), `${this.#directory}/${name}`);
     await this.#disk.syncDirectory(this.#directory);
     this.#numberedCount -= 1;
-    if (sizeBytes === this.#fileSizeBytes && this.#total() < this.#maxFiles) this.#free.push(name);
+    if (this.#total() < this.#maxFiles) this.#free.push(name);
     else await this.#disk.remove(`${this.#directory}/${name}`);
   }
 
@@ -209,16 +266,27 @@ export class FilePool {
     }
   }
 
-  async #makeFree(): Promise<void> {
-    this.#betweenNames += 1;
-    try {
-      this.#free.push(await this.#makeFile());
-    } finally {
-      this.#betweenNames -= 1;
-    }
+  async #hasAmpleRoom(): Promise<boolean> {
+    const { freeBytes } = await this.#disk.space();
+    return freeBytes >= sparseFromFreeFiles * this.#fileSizeBytes;
   }
 
-  async #makeFile(): Promise<string> {
+  async #makeSparse(): Promise<string> {
+    const name = `new-${String(this.#nextFreeNumber++).padStart(10, '0')}.wfj`;
+    const path = `${this.#directory}/${name}`;
+    const file = await this.#disk.open(path, 'create', 'log');
+    try {
+      await file.truncate(this.#fileSizeBytes);
+    } catch (error) {
+      await file.close();
+      await this.#disk.remove(path);
+      throw asWeftError(error);
+    }
+    await file.close();
+    return name;
+  }
+
+  async #makeZeroed(): Promise<string> {
     zeros ??= Buffer.alloc(zeroPieceBytes);
     const name = this.#newFreeName();
     const path = `${this.#directory}/${name}`;

@@ -4,6 +4,16 @@ import type { DiskFile } from '../env/disk.ts';
 import { journalFileHeaderBytes } from '../format/journal-file.ts';
 import { RecordList } from './record-list.ts';
 
+export interface JournalFileFacts {
+  fileNumber: number;
+  incarnation: Buffer;
+  sizeBytes: number;
+  handle: DiskFile;
+  begun: boolean;
+  sparse: boolean;
+  own: boolean;
+}
+
 export class JournalFile {
   readonly fileNumber: number;
   readonly incarnation: Buffer;
@@ -18,15 +28,35 @@ export class JournalFile {
   lastBatch = 0;
   /** Number of the newest batch in it that is known durable. */
   syncedBatch = 0;
+  /** Payloads of large batches in it, in bytes. */
+  streamedBytes = 0;
+  /** It has been given a second name, or may have been before a restart: it is not used again for the journal. */
+  shared = false;
+  /** Its room on the disk is not taken yet where nothing has been written. */
+  readonly sparse: boolean;
+  /** Whether it was made, or used again, since the journal was opened. */
+  readonly own: boolean;
   #readers = 0;
   #idle: (() => void) | null = null;
 
-  constructor(fileNumber: number, incarnation: Buffer, sizeBytes: number, handle: DiskFile, begun: boolean) {
-    this.fileNumber = fileNumber;
-    this.incarnation = incarnation;
-    this.sizeBytes = sizeBytes;
-    this.handle = handle;
-    this.begun = begun;
+  constructor(facts: JournalFileFacts) {
+    this.fileNumber = facts.fileNumber;
+    this.incarnation = facts.incarnation;
+    this.sizeBytes = facts.sizeBytes;
+    this.handle = facts.handle;
+    this.begun = facts.begun;
+    this.sparse = facts.sparse;
+    this.own = facts.own;
+  }
+
+  /** A file that was recovered may have its second name already. */
+  get adoptable(): boolean {
+    return this.own && !this.shared;
+  }
+
+  /** Whether another file of the journal may take its place on the disk once it is released. */
+  get reusable(): boolean {
+    return this.own && !this.shared && !this.sparse;
   }
 
   pin(): void {

@@ -40,6 +40,9 @@ export type AppendDone = (error: Error | null) => void;
 /** A file nothing is appended to any more: the unit of draining. */
 export interface SealedFile {
   readonly fileNumber: number;
+  readonly sizeBytes: number;
+  /** It may be given a second name and kept: nothing else refers to it yet. */
+  readonly adoptable: boolean;
   /** What it holds, in the order it was appended. */
   readonly records: RecordList;
 }

@@ -20,7 +20,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
-import { blockSizeBytes } from '../base/limits.ts';
+import { blockSizeBytes, KiB } from '../base/limits.ts';
 import type { JournalRecord } from '../format/journal-batch.ts';
 import { assertFits, BatchWriter, countThatFit } from './batch-writer.ts';
 import { BlockIndex, type BlockRun } from './block-index.ts';
@@ -50,6 +50,9 @@ export type {
   SealedFile,
 } from './journal-options.ts';
 
+/** Batches of this length, in bytes, are large writes, or many: their files are likely to be kept as they are. */
+const streamedFromBytes = 256 * KiB;
+
 interface Append {
   record: JournalRecord;
   durable: boolean;
@@ -77,6 +80,8 @@ export class Journal {
   #active: JournalFile | null = null;
   /** Taken beyond the capacity for a rewrite. */
   #borrowed: JournalFile | null = null;
+  /** Most of the last file's content came in large batches. */
+  #streaming = false;
   #nextFileNumber: number;
   /** Files before this one were recovered. */
   readonly #firstOwnFile: number;
@@ -279,7 +284,7 @@ export class Journal {
     readBlocks(
       file,
       this.#pool.path(file.fileNumber),
-      run.address % this.#strideBytes,
+      this.offsetOf(run.address),
       volumeKey,
       run,
       target,
@@ -290,6 +295,19 @@ export class Journal {
   /** The number of the file an address of the index lies in. */
   fileOf(address: number): number {
     return Math.floor(address / this.#strideBytes);
+  }
+
+  /** Where in its file an address of the index lies, in bytes. */
+  offsetOf(address: number): number {
+    return address % this.#strideBytes;
+  }
+
+  /** The path of a sealed file that is going to be kept by others: it is not used again for the journal. */
+  shareFile(fileNumber: number): string {
+    const file = this.#files.get(fileNumber);
+    assert(file?.adoptable, 'an adoptable file is shared');
+    file.shared = true;
+    return this.#pool.path(fileNumber);
   }
 
   /** Files that wait to be drained, oldest first. */
@@ -367,14 +385,19 @@ export class Journal {
   }
 
   async #activate(): Promise<void> {
-    const file = await this.#pool.activate(this.#nextFileNumber, this.#nextBatch, this.#sync.durableBatch);
+    const file = await this.#pool.activate(
+      this.#nextFileNumber,
+      this.#nextBatch,
+      this.#sync.durableBatch,
+      this.#streaming,
+    );
     this.#nextFileNumber += 1;
     this.#files.set(file.fileNumber, file);
     this.#active = file;
   }
 
   #prepareAhead(): void {
-    this.#pool.prepareAhead(this.#nextFileNumber, this.#sync.durableBatch);
+    this.#pool.prepareAhead(this.#nextFileNumber, this.#sync.durableBatch, this.#streaming);
   }
 
   /** Starts what can be started: the next batch, or the next file for it. */
@@ -417,6 +440,7 @@ export class Journal {
     const batch = this.#nextBatch;
     this.#writing = true;
     this.#batch = appends;
+    const { endBytes } = file;
     this.#writer.write(file, batch, this.#sync.durableBatch, records, (error) => {
       this.#writing = false;
       this.#batch = [];
@@ -424,6 +448,8 @@ export class Journal {
         this.#batchFailed(appends, error ?? this.#failed!);
       } else {
         this.#nextBatch += 1;
+        const writtenBytes = file.endBytes - endBytes;
+        if (writtenBytes >= streamedFromBytes) file.streamedBytes += writtenBytes;
         this.#sync.completed(file, batch);
         this.#batchWritten(file, appends, batch);
       }
@@ -434,7 +460,10 @@ export class Journal {
   #batchWritten(file: JournalFile, appends: Append[], batch: number): void {
     if (this.#sealWaiters.length > 0) this.#seal();
     this.#throttle.batchWritten(this.usedBytes / this.capacityBytes);
-    if (file.endBytes * 2 > file.sizeBytes) this.#prepareAhead();
+    if (file.endBytes * 2 > file.sizeBytes) {
+      this.#streaming = file.streamedBytes * 2 > file.endBytes;
+      this.#prepareAhead();
+    }
     for (const append of appends) {
       if (append.durable) this.#sync.whenDurable(batch, append.done);
     }
@@ -497,7 +526,7 @@ export class Journal {
     });
     await file.idle();
     try {
-      await this.#pool.retire(fileNumber, file.sizeBytes);
+      await this.#pool.retire(fileNumber, file.sizeBytes, file.reusable);
     } catch (error) {
       // The name may be gone or not: nothing later may be released, nothing more promised.
       this.#fail(asWeftError(error));

@@ -86,7 +86,15 @@ async function openNumbered(env: RecoveryEnvironment, fileNumber: number): Promi
     return {
       path,
       header,
-      file: new JournalFile(fileNumber, header.incarnation, header.fileSizeBytes, handle, true),
+      file: new JournalFile({
+        fileNumber,
+        incarnation: header.incarnation,
+        sizeBytes: header.fileSizeBytes,
+        handle,
+        begun: true,
+        sparse: false,
+        own: false,
+      }),
     };
   } catch (error) {
     await handle.close();
@@ -290,8 +298,9 @@ class Recovery {
   }
 
   async #discardLast(): Promise<void> {
-    const { file } = this.#opened.at(-1)!;
-    await this.#env.pool.retire(file.fileNumber, file.sizeBytes);
+    const { file, header } = this.#opened.at(-1)!;
+    // One that was begun may have a second name by now.
+    await this.#env.pool.retire(file.fileNumber, file.sizeBytes, header.firstBatch === notBegun);
     this.#opened.pop();
     await file.handle.close();
   }

@@ -5,6 +5,8 @@
  * changed chunks, and only when that is durable drop the index entries that are still what was stored. The order is
  * the promise: journal durable -> segment durable -> map durable -> index entry dropped -> file released.
  *
+ * A file that is nearly all whole chunks is not read and written again: see `adoption.ts`.
+ *
  * It works in turns, a batch each: what is read is stored before anybody else may put something else under the journal.
  *
  * States: idle -> running (pressure, or nothing written for a while) -> idle; running -> waiting (an error: the store
@@ -17,7 +19,8 @@ import type { Clock, Timer } from '../env/clock.ts';
 import type { ExtentStore } from '../extents/extent-store.ts';
 import { WriteTurns } from '../extents/write-turns.ts';
 import { joinedChecksum } from '../format/joined-checksum.ts';
-import type { BlockRun, Journal } from '../journal/journal.ts';
+import type { BlockRun, Journal, SealedFile } from '../journal/journal.ts';
+import { adoptFile, findShares } from './adoption.ts';
 import { type ExtentWork, setDamagedAside } from './damage.ts';
 import type { Done } from './replica.ts';
 
@@ -48,6 +51,8 @@ export interface DrainEnv {
   ended: () => void;
   /** Null for a volume that was deleted meanwhile. */
   chunkSizeOf: (volumeKey: number) => number | null;
+  /** A journal file is kept as a segment when this part of it is chunks. */
+  adoptedFraction: number;
   /** The replica's own read path; the index is consulted before it returns. */
   read: (volumeKey: number, chunkSizeBytes: number, offsetBytes: number, target: Buffer, done: Done) => void;
 }
@@ -63,6 +68,8 @@ export class Drain {
   /** The run met damage: it may have put as much into the journal as it took out of it. */
   #metDamage = false;
   #closed = false;
+  /** Nothing can be adopted on this disk. */
+  #filesHaveOneName = false;
   /** One room for the chunks of a batch, reused: fresh memory of this size costs more than filling it. */
   #room: Buffer | null = null;
   #roomUsed = 0;
@@ -82,6 +89,11 @@ export class Drain {
   noticePressure(): void {
     if (this.#running !== null || this.#retryTimer !== null || this.#usedFraction() < startFraction) return;
     if (this.#env.journal.sealedFiles().length > 0) this.#start(stopFraction);
+  }
+
+  /** Nothing is being drained, and nothing has been written for a while. */
+  get isIdle(): boolean {
+    return this.#running === null && !this.#writtenSinceIdle && !this.#closed;
   }
 
   /** Drains everything that is in the journal now. Errors as WeftError. */
@@ -214,18 +226,32 @@ export class Drain {
     while (!this.#closed && (untilFraction === 0 || this.#usedFraction() > untilFraction)) {
       const file = journal.sealedFiles()[0];
       if (file === undefined || file.fileNumber > lastFile) return;
-      await this.#drainFile(file.fileNumber);
+      await this.#drainFile(file);
       if (this.#closed) return;
       await journal.release(file.fileNumber);
     }
   }
 
-  async #drainFile(fileNumber: number): Promise<void> {
+  async #drainFile(file: SealedFile): Promise<void> {
+    const { fileNumber } = file;
+    if (!this.#filesHaveOneName) await this.turn(() => this.#adopt(file));
     const extents = this.#extentsOf(fileNumber);
     for (let next = 0; next < extents.length && !this.#closed; ) {
       await this.turn(async () => {
         next = await this.#drainBatch(extents, next);
       });
+    }
+  }
+
+  /** Keeps the file for the extent store as it is, where it is mostly chunks. */
+  async #adopt(file: SealedFile): Promise<void> {
+    const shares = findShares(this.#env, file, this.#extentsOf(file.fileNumber));
+    if (shares === null) return;
+    try {
+      await adoptFile(this.#env, file, shares);
+    } catch (error) {
+      if (asWeftError(error).code !== 'UNSUPPORTED') throw error;
+      this.#filesHaveOneName = true;
     }
   }
 

@@ -11,6 +11,7 @@ import type { Store } from '../env/store.ts';
 import { ExtentStore } from '../extents/extent-store.ts';
 import type { MapStore } from '../extents/map-store.ts';
 import { type BlockRun, Journal } from '../journal/journal.ts';
+import { defaultAdoptedFraction } from './adoption.ts';
 import { copyRange, verifyRange } from './chunk-sharing.ts';
 import { Drain } from './drain.ts';
 import { drainCostBytes } from './drain-cost.ts';
@@ -40,6 +41,10 @@ export interface LocalReplicaOptions {
   journalFileBytes: number;
   /** Room kept free for the drain, in bytes; see SpaceGuard. */
   reserveBytes?: number;
+  /** See `warm-up.ts`; 0 if not given. */
+  warmUpBytes?: number;
+  /** See `adoption.ts`. */
+  adoptedFraction?: number;
 }
 
 export class LocalReplica implements Replica {
@@ -59,7 +64,8 @@ export class LocalReplica implements Replica {
     const chunkSizes = new Map(options.volumes.map((volume) => [volume.volumeKey, volume.chunkSizeBytes]));
     const [journalStore] = env.stores;
     assert(journalStore?.tier === 'hot', 'the journal lives on a hot store');
-    const extents = await ExtentStore.open({ stores: env.stores, maps: env.maps });
+    const { warmUpBytes = 0, adoptedFraction = defaultAdoptedFraction } = options;
+    const extents = await ExtentStore.open({ stores: env.stores, maps: env.maps, warmUpBytes });
     const journal = await Journal.open(
       { ...env, disk: journalStore.disk, log: (message, facts) => env.log.warn(facts, message) },
       {
@@ -76,7 +82,7 @@ export class LocalReplica implements Replica {
       drainCostBytes: (enoughBytes) => drainCostBytes(journal.index, chunkSizes, enoughBytes),
       ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),
     });
-    const replica = new LocalReplica(env, chunkSizes, journal, extents, space);
+    const replica = new LocalReplica(env, chunkSizes, journal, extents, space, adoptedFraction);
     notice = () => replica.#drain.noticePressure();
     return replica;
   }
@@ -87,6 +93,7 @@ export class LocalReplica implements Replica {
     journal: Journal,
     extents: ExtentStore,
     space: SpaceGuard,
+    adoptedFraction: number,
   ) {
     this.#journal = journal;
     this.#extents = extents;
@@ -101,7 +108,11 @@ export class LocalReplica implements Replica {
       chunkSizeOf: (volumeKey) => this.#chunkSizes.get(volumeKey) ?? null,
       read: (volumeKey, chunkSizeBytes, offsetBytes, target, done) =>
         this.read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
-      ended: () => this.#compact(),
+      adoptedFraction,
+      ended: () => {
+        this.#compact();
+        if (this.#drain.isIdle) this.#extents.idle(() => this.#drain.isIdle);
+      },
     });
   }
 

@@ -6,7 +6,14 @@ import { SimulatedNode } from './simulated-node.ts';
 export interface LifeReport {
   crashes: number;
   operations: number;
+  /** Journal files that were kept as segments. */
+  adoptions: number;
   faults: string[];
+}
+
+export function report(node: SimulatedNode, crashes: number): LifeReport {
+  const { operations, faults, disk } = node;
+  return { crashes, operations, adoptions: disk.linkCount, faults };
 }
 
 const livesPerSeed = 3;
@@ -31,7 +38,7 @@ export async function liveThroughCrashes(seed: number, durability: 'flush' | 'sy
     await node.verify(loss);
   }
   if (node.faults.length === 0 && random.chance(0.2)) await finish(node);
-  return { crashes, operations: node.operations, faults: node.faults };
+  return report(node, crashes);
 }
 
 /** Work, and sometimes under it a drain of everything, or a volume that is deleted and another that is made. */

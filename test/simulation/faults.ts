@@ -1,7 +1,7 @@
 /** Lives with a disk that fails, fills up or rots: what must hold then. Used by the tests and by `npm run sim`. */
 import { asWeftError } from '../../daemon/base/errors.ts';
 import { blockSizeBytes, MiB } from '../../daemon/base/limits.ts';
-import type { LifeReport } from './crash-points.ts';
+import { type LifeReport, report } from './crash-points.ts';
 import type { Loss } from './sector-ledger.ts';
 import { SimulatedNode } from './simulated-node.ts';
 
@@ -32,7 +32,7 @@ export async function liveThroughErrors(seed: number, durability: 'flush' | 'syn
     await node.work(60);
     await node.verifyDrained();
   }
-  return { crashes: restarts, operations: node.operations, faults: node.faults };
+  return report(node, restarts);
 }
 
 /** A fault may meet the start, which then is refused and tried again. */
@@ -59,7 +59,7 @@ export async function liveOnFullDisk(seed: number, durability: 'flush' | 'sync')
   node.tolerated.clear();
   await node.work(100);
   await node.verifyDrained();
-  return { crashes, operations: node.operations, faults: node.faults };
+  return report(node, crashes);
 }
 
 /** The disk stays too small, but its user unmaps and deletes: then it takes writes again. */
@@ -71,7 +71,7 @@ export async function liveOnGivenBackRoom(seed: number, durability: 'flush' | 's
   await giveBack(node);
   await node.clock.advance(recoveryMs);
   await writeSome(node);
-  return { crashes, operations: node.operations, faults: node.faults };
+  return report(node, crashes);
 }
 
 /** Writes until nothing fits any more, with a crash now and then. Returns the crashes. */
@@ -140,7 +140,7 @@ export async function liveWithRot(seed: number, durability: 'flush' | 'sync'): P
     }
     await node.verify(null);
   }
-  return { crashes: 0, operations: node.operations, faults: node.faults };
+  return report(node, 0);
 }
 
 async function rot(node: SimulatedNode, bits: number): Promise<void> {

@@ -38,7 +38,7 @@ if (values.help || !isRight) {
   process.exit(values.help ? 0 : 2);
 }
 
-let [lives, failed, crashes, operations] = [0, 0, 0, 0];
+let [lives, failed, crashes, operations, adoptions] = [0, 0, 0, 0, 0];
 for (let seed = from; seed < from + count; seed++) {
   for (const name of scenario === undefined ? Object.keys(scenarios) : [scenario]) {
     for (const mode of durability === undefined ? (['flush', 'sync'] as const) : [durability as Durability]) {
@@ -54,7 +54,9 @@ for (let seed = from; seed < from + count; seed++) {
     }
   }
 }
-process.stdout.write(`${lives} lives, ${crashes} crashes, ${operations} operations: ${failed} failed\n`);
+process.stdout.write(
+  `${lives} lives, ${crashes} crashes, ${operations} operations, ${adoptions} journal files kept: ${failed} failed\n`,
+);
 process.exit(failed > 0 ? 1 : 0);
 
 async function faultsOf(name: string, seed: number, mode: Durability): Promise<string[]> {
@@ -62,6 +64,7 @@ async function faultsOf(name: string, seed: number, mode: Durability): Promise<s
     const report = await scenarios[name]!(seed, mode);
     crashes += report.crashes;
     operations += report.operations;
+    adoptions += report.adoptions;
     return report.faults;
   } catch (error) {
     return [(error as Error).stack ?? String(error)];

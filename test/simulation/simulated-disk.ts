@@ -44,6 +44,8 @@ export class SimulatedDisk implements Disk {
   readonly options: DiskOptions;
   /** Steps carried out so far: a sweep over crash points crashes at each count. */
   operationCount = 0;
+  /** Files that were given a second name. */
+  linkCount = 0;
   readonly #clock: SimulatedClock;
   readonly #random: SeededRandom;
   #directory = new SimulatedDirectory();
@@ -77,6 +79,7 @@ export class SimulatedDisk implements Disk {
     const next = new SimulatedDisk(this.#clock, this.#random, this.options);
     next.#directory = this.#directory;
     next.#faults = this.#faults;
+    next.linkCount = this.linkCount;
     for (const file of next.#directory.files().values()) file.openCount = 0;
     return next;
   }
@@ -159,6 +162,7 @@ export class SimulatedDisk implements Disk {
       if (this.#directory.file(target) !== undefined)
         throw new WeftError('ALREADY_EXISTS', `${to} exists already`);
       this.#directory.change({ kind: 'create', path: target, file });
+      this.linkCount += 1;
     });
   }
 

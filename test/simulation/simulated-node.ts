@@ -102,6 +102,9 @@ export class SimulatedNode {
       journalFileBytes,
       journalCapacityBytes: journalFiles * journalFileBytes,
       reserveBytes: this.#options.reserveBytes ?? 0,
+      warmUpBytes: 2 * MiB,
+      // Random writes seldom fill a file with whole chunks: in half of the lives a few are enough to keep it.
+      ...(this.random.chance(0.5) ? { adoptedFraction: 0.02 } : {}),
     });
     this.replica = await this.#unlessCrashed(open);
     for (const volume of this.volumes) volume.open(this.replica, this.#starts, this.#options.durability);

@@ -8,6 +8,7 @@ import { execa } from 'execa';
 export interface SimulatorRun {
   lives: number;
   crashes: number;
+  adoptions: number;
   failed: number;
   /** Every failed seed with its faults and how to replay it. */
   output: string;
@@ -21,8 +22,14 @@ export async function simulate(
   const program = join(import.meta.dirname, 'run.ts');
   const options = ['--scenario', scenario, '--durability', durability, '--seeds', String(seeds)];
   const { stdout } = await execa(process.execPath, [program, ...options], { all: true, reject: false });
-  const [, lives, crashes, failed] =
-    /(\d+) lives, (\d+) crashes, \d+ operations: (\d+) failed$/.exec(stdout) ?? [];
+  const [, lives, crashes, adoptions, failed] =
+    /(\d+) lives, (\d+) crashes, \d+ operations, (\d+) journal files kept: (\d+) failed$/.exec(stdout) ?? [];
   if (failed === undefined) throw new Error(`the simulator ended without a result:\n${stdout}`);
-  return { lives: Number(lives), crashes: Number(crashes), failed: Number(failed), output: stdout };
+  return {
+    lives: Number(lives),
+    crashes: Number(crashes),
+    adoptions: Number(adoptions),
+    failed: Number(failed),
+    output: stdout,
+  };
 }
