@@ -35,6 +35,8 @@ export interface Config {
   secretsKeyFile: string | null;
   /** What becomes of secrets whose key is gone. */
   secretsLost: 'refuse' | 'renew';
+  /** What becomes of reservations that cannot be read. */
+  reservationsLost: 'refuse' | 'forget';
   /** A file with what discovery sessions need to know; null: nothing. */
   discoveryChapFile: string | null;
 }
@@ -126,6 +128,12 @@ const keys = {
     allowed: 'refuse: weftd does not start; renew: these volumes get new secrets',
     meaning: 'what to do with secrets whose key is gone',
   },
+  'reservations.lost': {
+    schema: z.enum(['refuse', 'forget']),
+    fallback: 'refuse',
+    allowed: 'refuse: their volumes are not served; forget: they are, without reservations',
+    meaning: 'what to do with persistent reservations that are damaged',
+  },
   'iscsi.discoveryChap': {
     schema: fileSchema(),
     fallback: '',
@@ -188,6 +196,7 @@ function checked(found: Map<KeyName, Found>): Config {
     journal: { capacityBytes: value('journal.capacity'), fileSizeBytes: value('journal.fileSize') },
     secretsKeyFile: value('secrets.keyFile'),
     secretsLost: value('secrets.lost'),
+    reservationsLost: value('reservations.lost'),
     discoveryChapFile: value('iscsi.discoveryChap'),
   };
   checkAdvertised(config);

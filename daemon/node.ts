@@ -1,5 +1,5 @@
 /** Composition of one node: opens the parts in the order they need each other, and closes them in reverse. */
-import { networkInterfaces } from 'node:os';
+import { networkInterfaces, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { ensureAdminToken } from './api/admin-token.ts';
@@ -22,6 +22,9 @@ import type { VolumeIdentity } from './replica/replica.ts';
 import { openSecrets, readDiscoveryChap } from './secret-files.ts';
 import { toldPortals } from './told-portals.ts';
 import { VolumeTargets } from './volume-targets.ts';
+
+/** Newly written data that is read into the system's cache while there is nothing to do: part of the machine's memory. */
+const warmUpMemoryFraction = 1 / 8;
 
 /** How long initiators have to log out by themselves when the daemon is told to end, in ms. */
 const logoutGraceMs = 2_000;
@@ -77,6 +80,7 @@ async function open(
       volumes: await knownVolumes(store),
       journalCapacityBytes: config.journal.capacityBytes,
       journalFileBytes: config.journal.fileSizeBytes,
+      warmUpBytes: totalmem() * warmUpMemoryFraction,
     },
   );
   opened.push(() => replica.close());
@@ -93,20 +97,26 @@ async function open(
   opened.push(() => targets.close());
   const onFault = (error: Error): void =>
     log.warn({ error: asWeftError(error).message }, 'background work failed');
-  const catalog = new Catalog({ store, host: targets, clock, random, secrets, onFault });
+  const forgetsDamagedUnits = config.reservationsLost === 'forget';
+  const environment = { store, host: targets, clock, random, secrets, onFault, forgetsDamagedUnits };
+  const catalog = new Catalog(environment);
   await catalog.start();
+  for (const volume of catalog.volumes.list()) {
+    const fault = catalog.volumes.fault(volume);
+    if (fault !== null) log.error({ volume: volume.name, error: fault.message }, 'a volume is not served');
+  }
   opened.push(() => catalog.stop());
   const tokenFile = await ensureAdminToken(data.path, catalog.tokens);
 
   // Only now, with every volume served: an initiator that finds its target missing gives up for good.
-  const environment = {
+  const portalEnvironment = {
     network: systemNetwork,
     clock,
     random,
     directory: targets,
     log: log.child({ part: 'iscsi' }),
   };
-  const portal = await Portal.open(environment, config.iscsi).catch((cause) => {
+  const portal = await Portal.open(portalEnvironment, config.iscsi).catch((cause) => {
     const { code, message, details } = asWeftError(cause);
     throw new WeftError(code, `iSCSI: ${message}; choose other addresses for --iscsi`, { cause, details });
   });

@@ -28,6 +28,7 @@ export function volumeDocument({ catalog, node }: ApiServices, volume: VolumeRec
     chunkSizeBytes: volume.chunkSizeBytes,
     physicalBlockBytes: volume.physicalBlockBytes,
     state: online ? 'online' : 'trash',
+    fault: online ? (catalog.volumes.fault(volume)?.message ?? null) : null,
     createdAt: volume.createdAt,
     createdBy: volume.createdBy,
     labels: volume.labels,

@@ -213,6 +213,8 @@ export interface Volume {
   chunkSizeBytes: number;
   physicalBlockBytes: 512 | 4096;
   state: 'online' | 'trash';
+  /** Why nobody may use it although it is online, and what to do; null: it is served. */
+  fault: string | null;
   createdAt: string;
   /** Name of the token that created it. */
   createdBy: string;
@@ -282,7 +284,8 @@ export interface Status {
   portals: string[];
   capacity: { totalBytes: number; freeBytes: number; usedBytes: number };
   journal: { usedBytes: number; capacityBytes: number };
-  volumes: { online: number; trash: number; sessions: number };
+  /** Of those online, `faulty` are not served: their `fault` says why. */
+  volumes: { online: number; faulty: number; trash: number; sessions: number };
   /** Of initiators, since the start. `throttled` of the failed ones were refused for the many before them. */
   logins: { succeeded: number; failed: number; throttled: number };
 }

@@ -35,6 +35,8 @@ export interface CatalogEnvironment {
   clock: Clock;
   random: Random;
   secrets: Secrets;
+  /** What volumes keep of reservations and cannot be read is forgotten at the start; else they are not served. */
+  forgetsDamagedUnits?: boolean;
   /** Told of what fails in the background (a purge); it is tried again by itself. */
   onFault(error: Error): void;
 }
@@ -70,7 +72,7 @@ export class Catalog {
       volumes: new Mirror('volume/', volumeRecordSchema, volumeRecordVersion),
       volumeNames: new Mirror('volume-name/', nameRecordSchema),
       counters: new Mirror('counter/', counterRecordSchema),
-      unitStates: new Mirror('unit/', unitRecordSchema),
+      unitStates: new Mirror('unit/', unitRecordSchema, 1, true),
       turns: new Turns(),
       change: (plan) => commitChange(environment.store, plan),
       nowIso: () => new Date(environment.clock.nowMs()).toISOString(),
@@ -87,11 +89,12 @@ export class Catalog {
 
   /**
    * Reads the catalog, makes the default container on a new fabric, serves every online volume, and goes on with
-   * the purges a crash interrupted.
+   * the purges a crash interrupted. A volume whose unit's state cannot be read admits nobody.
    */
   async start(): Promise<void> {
     const { store, containers, volumes, volumeNames, counters, unitStates } = this.#core;
     for (const mirror of [containers, volumes, volumeNames, counters, unitStates]) await mirror.open(store);
+    if (this.#core.forgetsDamagedUnits === true) await this.unitStates.forgetDamaged();
     await this.tokens.open();
     await this.containers.ensureDefault();
     this.claims.start();

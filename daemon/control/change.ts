@@ -11,11 +11,13 @@ const maxAttempts = 100;
  */
 export class Change {
   readonly #conditions = new Map<string, number>();
+  readonly #rereads = new Map<string, (store: ControlStore) => Promise<void>>();
   readonly #puts = new Map<string, unknown>();
   readonly #deletes = new Set<string>();
 
   read<Document>(mirror: Mirror<Document>, name: string): Readonly<Document> | undefined {
     this.#conditions.set(mirror.prefix + name, mirror.revision(name));
+    this.#rereads.set(mirror.prefix + name, (store) => mirror.reread(store, name));
     return mirror.get(name);
   }
 
@@ -38,6 +40,11 @@ export class Change {
     });
     return revision !== null;
   }
+
+  /** Brings what was read up to date with the store. */
+  async reread(store: ControlStore): Promise<void> {
+    for (const reread of this.#rereads.values()) await reread(store);
+  }
 }
 
 /**
@@ -53,6 +60,8 @@ export async function commitChange<Result>(
     const change = new Change();
     const result = plan(change);
     if (await change.commit(store)) return result;
+    // Watchers have told of what came between. Where that was not all, a commit failed and had happened nevertheless.
+    if (attempt > 0) await change.reread(store);
   }
   throw new WeftError('CONFLICT', 'the catalog changes too fast; try again');
 }

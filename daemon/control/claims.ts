@@ -12,6 +12,7 @@ import { WeftError } from '../base/errors.ts';
 import { isListed } from './access.ts';
 import type { CatalogCore } from './catalog.ts';
 import type { ClaimRecord, VolumeRecord } from './documents.ts';
+import { unitFault } from './unit-states.ts';
 import { readOnline } from './volumes.ts';
 
 export interface WantedClaim {
@@ -71,7 +72,7 @@ export class Claims {
 
   /**
    * Takes the claim or renews it.
-   * @throws WeftError NOT_FOUND; FORBIDDEN when the volume does not list the initiator; IN_USE naming the holder, or the initiators that are logged in without a claim.
+   * @throws WeftError NOT_FOUND; CORRUPT when the volume is not served; FORBIDDEN when the volume does not list the initiator; IN_USE naming the holder, or the initiators that are logged in without a claim.
    */
   async take(
     volumeId: string,
@@ -82,6 +83,8 @@ export class Claims {
       const { before, after, renewed } = await this.#core.change((change) => {
         const before = readOnline(this.#core, change, volumeId, name);
         refuseUnlisted(before, wanted.initiator);
+        const fault = unitFault(this.#core, before);
+        if (fault !== null) throw fault;
         const renewed = before.claim !== null && isSame(before.claim, wanted);
         if (!renewed) this.#refuseUsed(before, wanted);
         const epoch = renewed ? before.epoch : before.epoch + 1;

@@ -9,10 +9,15 @@
  *
  * Session leases with keep-alive come here with the second node: a fabric of one has nobody to lease from.
  */
+import type { WeftError } from '../base/errors.ts';
+
 export interface ControlStore {
   get(key: string): Promise<ControlDocument | null>;
-  /** Documents whose key starts with `prefix`, in order of their keys (by UTF-8 bytes). */
-  list(prefix: string): Promise<ControlDocument[]>;
+  /**
+   * Documents whose key starts with `prefix`, in order of their keys (by UTF-8 bytes). One that is no JSON fails it with
+   * CORRUPT; with `damaged`, it is left out and told of.
+   */
+  list(prefix: string, damaged?: DamagedDocument): Promise<ControlDocument[]>;
   /** The revision it was committed at, or null when a condition did not hold and nothing was changed. */
   transact(transaction: ControlTransaction): Promise<number | null>;
   /** Calls `notify` with every later change below `prefix`, until the returned function is called. */
@@ -30,6 +35,8 @@ export interface ControlDocument {
   /** Of the transaction that wrote it. At least 1. */
   revision: number;
 }
+
+export type DamagedDocument = (key: string, revision: number, error: WeftError) => void;
 
 export interface ControlTransaction {
   conditions: readonly ControlCondition[];

@@ -1,11 +1,12 @@
 import type { z } from 'zod';
 import { WeftError } from '../base/errors.ts';
-import type { ControlChange, ControlStore } from './control-store.ts';
+import type { ControlChange, ControlStore, DamagedDocument } from './control-store.ts';
 
-interface Held<Document> {
-  document: Readonly<Document>;
-  revision: number;
-}
+/** Null: it cannot be read, for the reason in `fault`. */
+type Held<Document> = { revision: number } & (
+  | { document: Readonly<Document>; fault: null }
+  | { document: null; fault: WeftError }
+);
 
 /**
  * One kind of document in memory, always as the control store has it: reads need no waiting, and a compare-and-set
@@ -19,27 +20,57 @@ export class Mirror<Document> {
   /** Of deleted documents while the first listing is under way, which may still have them. */
   readonly #deletedAt = new Map<string, number>();
 
+  readonly #keepsDamaged: boolean;
   #listed = false;
 
-  /** `version`: the newest that the schema reads. */
-  constructor(prefix: string, schema: z.ZodType<Document>, version = 1) {
+  /**
+   * `version`: the newest that the schema reads. `keepsDamaged`: a damaged document is no document, and has a `fault`;
+   * else it fails whoever meets it.
+   */
+  constructor(prefix: string, schema: z.ZodType<Document>, version = 1, keepsDamaged = false) {
     this.prefix = prefix;
     this.#schema = schema;
     this.#version = version;
+    this.#keepsDamaged = keepsDamaged;
   }
 
-  /** @throws WeftError CORRUPT, FORMAT_TOO_NEW: a document is not what this Weft writes. */
+  /** @throws WeftError CORRUPT (unless it keeps those), FORMAT_TOO_NEW: a document is not what this Weft writes. */
   async open(store: ControlStore): Promise<void> {
     store.watch(this.prefix, (changes) => {
       for (const change of changes) this.#apply(change);
     });
-    for (const document of await store.list(this.prefix)) this.#apply(document);
+    const damaged: DamagedDocument = (key, revision, fault) => {
+      this.#held.set(this.#nameOf(key), { document: null, fault, revision });
+    };
+    const documents = await store.list(this.prefix, this.#keepsDamaged ? damaged : undefined);
+    for (const document of documents) this.#apply(document);
     this.#deletedAt.clear();
     this.#listed = true;
   }
 
+  /**
+   * Looks again at one document. A transaction that failed may have been committed all the same, and nobody was told.
+   * @throws WeftError what the store fails with.
+   */
+  async reread(store: ControlStore, name: string): Promise<void> {
+    const before = this.revision(name);
+    const document = await store.get(this.prefix + name);
+    if (document !== null) this.#apply(document);
+    else if (this.revision(name) === before) this.#held.delete(name);
+  }
+
   get(name: string): Readonly<Document> | undefined {
-    return this.#held.get(name)?.document;
+    return this.#held.get(name)?.document ?? undefined;
+  }
+
+  /** Why a document that is there cannot be read; null when it can, or is not there. */
+  fault(name: string): WeftError | null {
+    return this.#held.get(name)?.fault ?? null;
+  }
+
+  /** Names of those that cannot be read. */
+  damaged(): string[] {
+    return [...this.#held].filter(([, held]) => held.fault !== null).map(([name]) => name);
   }
 
   /** 0: there is none. */
@@ -48,7 +79,7 @@ export class Mirror<Document> {
   }
 
   values(): Readonly<Document>[] {
-    return Array.from(this.#held.values(), (held) => held.document);
+    return [...this.#held.values()].flatMap(({ document }) => (document === null ? [] : [document]));
   }
 
   get size(): number {
@@ -56,15 +87,30 @@ export class Mirror<Document> {
   }
 
   #apply({ key, value, revision }: ControlChange): void {
-    const name = key.slice(this.prefix.length);
+    const name = this.#nameOf(key);
     if (Math.max(this.revision(name), this.#deletedAt.get(name) ?? 0) >= revision) return;
     if (value === undefined) {
       this.#held.delete(name);
       if (!this.#listed) this.#deletedAt.set(name, revision);
     } else {
-      const document = decodeDocument(key, value, this.#schema, this.#version);
-      this.#held.set(name, { document, revision });
+      this.#held.set(name, { ...this.#decode(key, value), revision });
     }
+  }
+
+  #decode(
+    key: string,
+    value: unknown,
+  ): { document: Document; fault: null } | { document: null; fault: WeftError } {
+    try {
+      return { document: decodeDocument(key, value, this.#schema, this.#version), fault: null };
+    } catch (error) {
+      if (!this.#keepsDamaged || !(error instanceof WeftError) || error.code !== 'CORRUPT') throw error;
+      return { document: null, fault: error };
+    }
+  }
+
+  #nameOf(key: string): string {
+    return key.slice(this.prefix.length);
   }
 }
 

@@ -6,7 +6,13 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type ErrorCode, WeftError } from '../base/errors.ts';
-import type { ControlChange, ControlDocument, ControlStore, ControlTransaction } from './control-store.ts';
+import type {
+  ControlChange,
+  ControlDocument,
+  ControlStore,
+  ControlTransaction,
+  DamagedDocument,
+} from './control-store.ts';
 import { assertKey, asText } from './control-text.ts';
 import type { WorkerAnswer, WorkerCall } from './sqlite-control-worker.ts';
 import { Watchers } from './watchers.ts';
@@ -73,8 +79,17 @@ class SqliteControlStore implements ControlStore {
     return row === null ? null : parsed(row);
   }
 
-  async list(prefix: string): Promise<ControlDocument[]> {
-    return ((await this.#call({ kind: 'list', prefix })) as TextDocument[]).map(parsed);
+  async list(prefix: string, damaged?: DamagedDocument): Promise<ControlDocument[]> {
+    const documents: ControlDocument[] = [];
+    for (const document of (await this.#call({ kind: 'list', prefix })) as TextDocument[]) {
+      try {
+        documents.push(parsed(document));
+      } catch (error) {
+        if (damaged === undefined) throw error;
+        damaged(document.key, document.revision, error as WeftError);
+      }
+    }
+    return documents;
   }
 
   async transact(transaction: ControlTransaction): Promise<number | null> {

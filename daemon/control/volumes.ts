@@ -17,6 +17,7 @@ import type { Change } from './change.ts';
 import type { Claims } from './claims.ts';
 import { bookContainer, defaultContainer } from './containers.ts';
 import { type VolumeRecord, volumeRecordVersion } from './documents.ts';
+import { unitFault } from './unit-states.ts';
 
 export interface NewVolume {
   name: string;
@@ -81,7 +82,14 @@ export class Volumes {
     const now = this.#core.volumes.get(volume.id);
     if (now === undefined || now.state !== 'online') return `volume ${volume.name} is not online`;
     if (!isListed(now, initiator)) return `volume ${volume.name} does not list ${initiator}`;
+    const fault = this.fault(now);
+    if (fault !== null) return fault.message;
     return this.#claims.refusal(now, initiator);
+  }
+
+  /** Why nobody may use the volume now; null when that is not so. */
+  fault(volume: VolumeRecord): WeftError | null {
+    return unitFault(this.#core, volume);
   }
 
   /** Whether the initiator may know that the volume is there: it is online, and lists it. */

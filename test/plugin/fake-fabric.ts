@@ -154,6 +154,7 @@ export class FakeFabric {
       state: 'online',
       createdAt: new Date(0).toISOString(),
       createdBy: 'plugin',
+      fault: null,
       labels: {},
       filesystem: null,
       group: null,

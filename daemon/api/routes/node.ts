@@ -21,6 +21,7 @@ export function nodeRoutes({ catalog, node }: ApiServices): Route[] {
           journal: catalog.host.journal(),
           volumes: {
             online: online.length,
+            faulty: online.filter((volume) => catalog.volumes.fault(volume) !== null).length,
             trash: catalog.trash.list().length,
             sessions: online.reduce((sum, volume) => sum + catalog.host.sessions(volume).length, 0),
           },

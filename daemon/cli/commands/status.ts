@@ -39,6 +39,9 @@ function statusFacts({
     ],
     ['journal', `${formatSize(journal.usedBytes)} of ${formatSize(journal.capacityBytes)}`],
     ['volumes', `${volumes.online} online, ${volumes.trash} in the trash, ${volumes.sessions} sessions`],
+    ...(volumes.faulty === 0
+      ? []
+      : [['not served', `${volumes.faulty} volumes: "weft volume ls"`] satisfies [string, string]]),
     ['logins', `${logins.succeeded} since the start, and ${logins.failed} that failed: "weft logins"`],
   ]);
 }

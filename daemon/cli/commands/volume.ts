@@ -190,6 +190,7 @@ function volumeTable(volumes: Volume[]): string {
 }
 
 function userOf(volume: Volume): string {
+  if (volume.fault !== null) return 'nobody: "weft volume inspect" says why';
   if (volume.claim !== null) return volume.claim.holder;
   return volume.sessions.map((session) => session.initiator).join(', ') || '-';
 }
@@ -205,6 +206,7 @@ function volumeFacts(volume: Volume, attachment: Attachment | null): string {
     ['used', formatSize(volume.usedBytes)],
     ['allocated', formatSize(volume.allocatedBytes)],
     ['durability', volume.durability],
+    ...(volume.fault === null ? [] : [['fault', volume.fault] satisfies [string, string]]),
     ['chunk size', formatSize(volume.chunkSizeBytes)],
     ['physical block', `${volume.physicalBlockBytes} bytes`],
     [
