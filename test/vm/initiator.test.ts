@@ -13,8 +13,12 @@ const otherInitiator = 'iqn.2026-11.io.weft.test:other';
 /** iscsiadm(8). */
 const authorizationFailure = 24;
 /** sg3_utils(8). */
-const reservationConflict = 24;
+const illegalRequest = 5;
+const invalidOpcode = 9;
 const copyAborted = 10;
+const miscompare = 14;
+const lbaOutOfRange = 22;
+const reservationConflict = 24;
 const recoveryLimitMs = 120_000;
 const drainLimitMs = 60_000;
 
@@ -191,6 +195,57 @@ t.test('a persistent reservation keeps others out, outlives weftd, and is preemp
   });
   await initiator.logout(volume);
   await client.removeVolume('reserved', { purge: true });
+});
+
+t.test('the tools of sg3_utils understand what a LUN says, and what it refuses', limit, async (t) => {
+  const volume = await rig.volume({ name: 'tools', sizeBytes: 16 * MiB });
+  await initiator.login(volume);
+  const disk = diskPath(volume);
+  await rig.run(
+    'cd /tmp; head -c 4096 /dev/urandom >page; head -c 512 page >sector; cat sector sector >pair',
+  );
+  const tools: [command: string, exitCode: number][] = [
+    ['sg_inq --descriptors', 0],
+    ['sg_vpd --all', 0],
+    ['sg_readcap --16', 0],
+    ['sg_modes --all', 0],
+    ['sg_logs --all', 0],
+    ['sg_opcodes --mask', 0],
+    ['sg_opcodes --tmf --repd', 0],
+    ['sg_luns --select=2', 0],
+    ['sg_rtpg --decode --extended', 0],
+    ['sg_persist --in --report-capabilities', 0],
+    ['sg_copy_results --params', 0],
+    ['sg_senddiag --test', 0],
+    ['sg_requests', 0],
+    ['sg_write_x --normal --16 --lba=0 --num=8 --in=/tmp/page', 0],
+    ['sg_verify --16 --lba=0 --count=8 --ebytchk=1 --ndo=4096 --in=/tmp/page', 0],
+    ['sg_verify --16 --lba=8 --count=8 --ebytchk=1 --ndo=4096 --in=/tmp/page', miscompare],
+    ['sg_verify --lba=32767 --count=2', lbaOutOfRange],
+    ['sg_compare_and_write --lba=0 --num=1 --xferlen=1024 --in=/tmp/pair', 0],
+    ['sg_compare_and_write --lba=8 --num=1 --xferlen=1024 --in=/tmp/pair', miscompare],
+    ['sg_write_x --atomic=0 --16 --lba=0 --num=8 --in=/tmp/page', 0],
+    ['sg_write_verify --16 --lba=0 --num=1 --bytchk=1 --in=/tmp/sector', 0],
+    ['sg_write_same --16 --lba=64 --num=64 --xferlen=512 --in=/tmp/sector', 0],
+    ['sg_write_same --10 --unmap --lba=64 --num=64', 0],
+    ['sg_unmap --force --lba=0,100 --num=8,16', 0],
+    ['sg_unmap --force --anchor --lba=0 --num=8', illegalRequest],
+    ['sg_get_lba_status --lba=0', 0],
+    ['sg_sync --16', 0],
+    ['sg_sanitize --quick --overwrite --zero', invalidOpcode],
+    ['sg_format --quick --format', invalidOpcode],
+  ];
+  for (const [command, exitCode] of tools) {
+    const answer = await rig.machine.attempt(`${command} ${disk}`);
+    t.equal(
+      answer.exitCode,
+      exitCode,
+      `${command}${answer.exitCode === exitCode ? '' : `: ${answer.output}`}`,
+    );
+    if (exitCode === 0) t.notMatch(answer.output, /failed|unsupported|truncated|too (long|short)/i, command);
+  }
+  await initiator.logout(volume);
+  await client.removeVolume('tools', { purge: true });
 });
 
 t.test(
