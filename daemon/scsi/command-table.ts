@@ -6,10 +6,11 @@
 import { assert } from '../base/assert.ts';
 import { compareAndWrite, orWrite } from './block/atomic-update.ts';
 import { writeAtomic } from './block/atomic-write.ts';
-import { preFetch, synchronizeCache } from './block/cache.ts';
 import { getLbaStatus, readCapacity10, readCapacity16 } from './block/capacity.ts';
 import { readDefectData10, readDefectData12 } from './block/defect-data.ts';
+import { preFetch } from './block/pre-fetch.ts';
 import { read, write } from './block/read-write.ts';
+import { synchronizeCache } from './block/synchronize-cache.ts';
 import { unmap } from './block/unmap.ts';
 import { verify, writeAndVerify } from './block/verify.ts';
 import { writeSame } from './block/write-same.ts';

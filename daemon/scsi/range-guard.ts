@@ -5,7 +5,11 @@
  * is one operation. COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY and WRITE SAME take several, and nobody may
  * change the range between them. WRITE ATOMIC is one, but nobody may see a part of it. They `hold` their range; every
  * other change, and every READ, that overlaps a held range waits its turn.
- * While nothing is held, `idle` is true and a command may go straight to the device: the hot path pays one comparison.
+ * A READ that is in the device when a range is to be held is waited for: it may show some blocks as before a change and
+ * others as after, and then would have seen a part. Reads are counted by generations, so that those that come later,
+ * which cannot overlap, do not delay it.
+ * While nothing is held, `idle` is true and a command may go straight to the device: the hot path pays one comparison,
+ * and a READ counting up and down.
  * Who waits is a command in flight, so the queue is bounded by the transport's command window.
  */
 import { assert } from '../base/assert.ts';
@@ -17,11 +21,21 @@ interface Waiter {
   start: (release: () => void) => void;
 }
 
+/** READs that came between two holds. */
+interface Generation {
+  inFlight: number;
+  /** Called, and forgotten, when there are none. */
+  readonly whenOver: (() => void)[];
+}
+
 const nothing = (): void => {};
 
 export class RangeGuard {
   readonly #held = new Set<Waiter>();
   #waiting: Waiter[] = [];
+  #reads: Generation = { inFlight: 0, whenOver: [] };
+  /** Earlier ones that are not over. */
+  readonly #earlierReads = new Set<Generation>();
 
   /** Nothing is held, so nobody waits. */
   get idle(): boolean {
@@ -33,7 +47,23 @@ export class RangeGuard {
     this.#enter({ offsetBytes, endBytes: offsetBytes + lengthBytes, exclusive: false, start });
   }
 
-  /** Calls `start` when no held range overlaps, and keeps the range until it calls `release`. */
+  /** To be called when a READ goes to the device; `readEnded` gets what it returns. */
+  readBegins(): Generation {
+    this.#reads.inFlight += 1;
+    return this.#reads;
+  }
+
+  readEnded(generation: Generation): void {
+    generation.inFlight -= 1;
+    if (generation.inFlight > 0 || generation === this.#reads) return;
+    this.#earlierReads.delete(generation);
+    for (const tell of generation.whenOver) tell();
+  }
+
+  /**
+   * Calls `start` when no held range overlaps and the READs before it have ended, and keeps the range until it calls
+   * `release`.
+   */
   hold(offsetBytes: number, lengthBytes: number, start: (release: () => void) => void): void {
     this.#enter({ offsetBytes, endBytes: offsetBytes + lengthBytes, exclusive: true, start });
   }
@@ -52,10 +82,25 @@ export class RangeGuard {
       return;
     }
     this.#held.add(waiter);
-    waiter.start(() => {
+    const release = (): void => {
       assert(this.#held.delete(waiter), 'a held range is released once');
       this.#admit();
-    });
+    };
+    this.#afterReads(() => waiter.start(release));
+  }
+
+  #afterReads(go: () => void): void {
+    if (this.#reads.inFlight > 0) {
+      this.#earlierReads.add(this.#reads);
+      this.#reads = { inFlight: 0, whenOver: [] };
+    }
+    let waiting = this.#earlierReads.size;
+    if (waiting === 0) return go();
+    const oneOver = (): void => {
+      waiting -= 1;
+      if (waiting === 0) go();
+    };
+    for (const { whenOver } of this.#earlierReads) whenOver.push(oneOver);
   }
 
   /** First come, first served among those that overlap. */

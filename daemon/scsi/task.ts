@@ -77,6 +77,11 @@ export class Task {
     this.#reply({ status: ScsiStatus.good, sense: null, dataIn: noData, wantedOutBytes, wantedInBytes: 0 });
   }
 
+  /** CONDITION MET (PRE-FETCH). */
+  conditionMet(): void {
+    this.#end(ScsiStatus.conditionMet, null);
+  }
+
   /** GOOD, with data-in the initiator has no room for at all. */
   goodWithoutRoom(wantedInBytes: number): void {
     this.#reply({ status: ScsiStatus.good, sense: null, dataIn: noData, wantedOutBytes: 0, wantedInBytes });

@@ -47,6 +47,7 @@ export function bench(options: BenchOptions = {}): Bench {
 /** 'GOOD', 'CONFLICT', or 'key/asc/ascq' of the sense data. */
 export function outcome(reply: ScsiReply): string {
   if (reply.status === ScsiStatus.good) return 'GOOD';
+  if (reply.status === ScsiStatus.conditionMet) return 'CONDITION MET';
   if (reply.status === ScsiStatus.reservationConflict) return 'CONFLICT';
   if (reply.status === ScsiStatus.taskAborted) return 'ABORTED';
   if (reply.status === ScsiStatus.busy) return 'BUSY';

@@ -42,7 +42,9 @@ function readBlocks(task: Task, block: number, blocks: number): void {
   if (readBytes === 0) return task.goodWithoutRoom(wantedBytes);
   const pooled = unit.buffers.take(readBytes);
   const target = pooled.length === readBytes ? pooled : pooled.subarray(0, readBytes);
+  const generation = unit.guard.readBegins();
   unit.device.read(block * sectorSizeBytes, target, (error) => {
+    unit.guard.readEnded(generation);
     if (error === null) return task.goodWithPooled(pooled, readBytes, wantedBytes);
     unit.buffers.give(pooled);
     task.failed(error, 'read');

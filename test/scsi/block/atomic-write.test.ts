@@ -57,6 +57,38 @@ t.test('a READ sees an atomic write as a whole, and other blocks at once', async
   t.equal(outcome(await apart), 'GOOD');
 });
 
+t.test('an atomic write waits for the READs in the device, and for none that comes later', async (t) => {
+  const { device, first, second } = bench();
+  device.paused = true;
+  const before = second.read(0, 16);
+  const writing = first.result(writeAtomic(0, 16), pattern(16, 3));
+  const after = second.read(8, 16);
+  const apart = second.read(24, 1);
+  t.same(device.calls, ['read 0+8192', 'read 12288+512'], 'the write, and what overlaps it, wait');
+  device.release();
+  t.same(await before, Buffer.alloc(8192), 'nothing of it');
+  t.equal(await writing, 'GOOD');
+  t.same((await after).subarray(0, 4096), pattern(16, 3).subarray(4096), 'all of it');
+  await apart;
+  t.same(device.calls.slice(2), ['write 0+8192', 'read 4096+8192']);
+});
+
+t.test('READs that keep coming do not keep an atomic write waiting', async (t) => {
+  const { device, first, second } = bench();
+  let isWritten = false;
+  let reads = 0;
+  const readOn = async (): Promise<void> => {
+    for (; !isWritten && reads < 10_000; reads += 1) await second.read(64, 1);
+  };
+  const reading = Promise.all([readOn(), readOn(), readOn()]);
+  await second.read(0, 1);
+  t.equal(await first.result(writeAtomic(0, 16), pattern(16)), 'GOOD');
+  isWritten = true;
+  await reading;
+  t.ok(reads < 1000, `${reads} reads`);
+  t.ok(device.calls.includes('write 0+8192'));
+});
+
 t.test('a failed atomic write is reported and frees its range', async (t) => {
   const { device, first } = bench();
   device.failure = { operation: 'write', error: new WeftError('NO_SPACE', 'x') };
