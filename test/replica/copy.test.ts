@@ -107,7 +107,7 @@ t.test('of a damaged source nothing is copied', async (t) => {
   await write(0, 0, rangeBytes, 1);
   await drain();
   await write(1, 0, rangeBytes, 2);
-  node.disk.flipBit('segments/0000000001.wfs', MiB + 64 * KiB);
+  node.disk.flipBit('segments/0000000001.wfs', 512 * KiB);
   const prepared = await settle((done) => device(0).prepareShare(0, rangeBytes, done));
   t.match(prepared, { code: 'CORRUPT' });
   t.same(await read(1, 0, rangeBytes), blocks(2));

@@ -21,7 +21,13 @@ const livesPerSeed = 3;
 const volumeBytes = 5 * MiB;
 
 export async function liveThroughCrashes(seed: number, durability: 'flush' | 'sync'): Promise<LifeReport> {
-  const node = new SimulatedNode({ seed, durability, volumeBytes, volumes: 2 });
+  const node = new SimulatedNode({
+    seed,
+    adoptsReadily: seed % 2 === 0,
+    durability,
+    volumeBytes,
+    volumes: 2,
+  });
   const { random } = node;
   let crashes = 0;
   await node.start();

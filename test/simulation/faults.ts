@@ -11,7 +11,13 @@ const recoveryMs = 20_000;
 
 /** Reads, writes and syncs fail now and then. Whoever is told so restarts the daemon; nothing promised is lost. */
 export async function liveThroughErrors(seed: number, durability: 'flush' | 'sync'): Promise<LifeReport> {
-  const node = new SimulatedNode({ seed, durability, volumeBytes, volumes: 2 });
+  const node = new SimulatedNode({
+    seed,
+    adoptsReadily: seed % 2 === 0,
+    durability,
+    volumeBytes,
+    volumes: 2,
+  });
   const { random } = node;
   let restarts = 0;
   await node.start();
@@ -52,7 +58,15 @@ async function startInSpiteOfErrors(node: SimulatedNode): Promise<void> {
 export async function liveOnFullDisk(seed: number, durability: 'flush' | 'sync'): Promise<LifeReport> {
   const capacityBytes = 7 * MiB + (seed % 5) * MiB;
   const reserveBytes = (seed % 3) * MiB;
-  const node = new SimulatedNode({ seed, durability, volumeBytes, volumes: 2, capacityBytes, reserveBytes });
+  const node = new SimulatedNode({
+    seed,
+    adoptsReadily: seed % 2 === 0,
+    durability,
+    volumeBytes,
+    volumes: 2,
+    capacityBytes,
+    reserveBytes,
+  });
   const crashes = await fill(node);
   node.disk.options.capacityBytes = 2 ** 40;
   await node.clock.advance(recoveryMs);
@@ -66,7 +80,15 @@ export async function liveOnFullDisk(seed: number, durability: 'flush' | 'sync')
 export async function liveOnGivenBackRoom(seed: number, durability: 'flush' | 'sync'): Promise<LifeReport> {
   const capacityBytes = 18 * MiB + (seed % 5) * MiB;
   const reserveBytes = 6 * MiB;
-  const node = new SimulatedNode({ seed, durability, volumeBytes, volumes: 2, capacityBytes, reserveBytes });
+  const node = new SimulatedNode({
+    seed,
+    adoptsReadily: seed % 2 === 0,
+    durability,
+    volumeBytes,
+    volumes: 2,
+    capacityBytes,
+    reserveBytes,
+  });
   const crashes = await fill(node);
   await giveBack(node);
   await node.clock.advance(recoveryMs);
@@ -119,7 +141,13 @@ async function writeSome(node: SimulatedNode): Promise<void> {
 
 /** Bits turn. What is read is right or CORRUPT, never anything else, and all that is not damaged goes on. */
 export async function liveWithRot(seed: number, durability: 'flush' | 'sync'): Promise<LifeReport> {
-  const node = new SimulatedNode({ seed, durability, volumeBytes, volumes: 2 });
+  const node = new SimulatedNode({
+    seed,
+    adoptsReadily: seed % 2 === 0,
+    durability,
+    volumeBytes,
+    volumes: 2,
+  });
   const { random } = node;
   await node.start();
   await node.work(random.between(20, 200));

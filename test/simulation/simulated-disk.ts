@@ -21,6 +21,8 @@ export interface DiskOptions {
   maxLatencyMs: number;
   /** Room for content; beyond it writes fail with NO_SPACE. */
   capacityBytes: number;
+  /** Whether files may have more than one name. */
+  hardLinks: boolean;
 }
 
 type FaultKind = 'read' | 'write' | 'sync';
@@ -44,6 +46,8 @@ export class SimulatedDisk implements Disk {
   readonly options: DiskOptions;
   /** Steps carried out so far: a sweep over crash points crashes at each count. */
   operationCount = 0;
+  /** Written so far. */
+  writtenBytes = 0;
   /** Files that were given a second name. */
   linkCount = 0;
   readonly #clock: SimulatedClock;
@@ -58,7 +62,13 @@ export class SimulatedDisk implements Disk {
   constructor(clock: SimulatedClock, random: SeededRandom, options: Partial<DiskOptions> = {}) {
     this.#clock = clock;
     this.#random = random;
-    this.options = { minLatencyMs: 0.02, maxLatencyMs: 1, capacityBytes: 2 ** 50, ...options };
+    this.options = {
+      minLatencyMs: 0.02,
+      maxLatencyMs: 1,
+      capacityBytes: 2 ** 50,
+      hardLinks: true,
+      ...options,
+    };
   }
 
   /**
@@ -157,6 +167,7 @@ export class SimulatedDisk implements Disk {
   link(from: string, to: string): Promise<void> {
     return this.#ask(() => {
       const [path, target] = [storePath(from), storePath(to)];
+      if (!this.options.hardLinks) throw new WeftError('UNSUPPORTED', `${from} has one name only`);
       const file = this.#directory.file(path);
       if (file === undefined) throw noSuch(from);
       if (this.#directory.file(target) !== undefined)
@@ -195,6 +206,7 @@ export class SimulatedDisk implements Disk {
       const roomBytes = this.options.capacityBytes - this.usedBytes;
       if (failure === null && file.growthBytes(position, bytes.length) <= roomBytes) {
         file.write(bytes, position);
+        this.writtenBytes += bytes.length;
         this.later(() => done(null));
         return;
       }

@@ -23,6 +23,8 @@ export interface NodeOptions {
   capacityBytes?: number;
   /** Kept free for the drain. */
   reserveBytes?: number;
+  /** Random writes seldom fill a journal file with whole chunks: a few are enough to keep it as a segment. */
+  adoptsReadily?: boolean;
 }
 
 const quiet = { info() {}, warn() {} };
@@ -103,8 +105,7 @@ export class SimulatedNode {
       journalCapacityBytes: journalFiles * journalFileBytes,
       reserveBytes: this.#options.reserveBytes ?? 0,
       warmUpBytes: 2 * MiB,
-      // Random writes seldom fill a file with whole chunks: in half of the lives a few are enough to keep it.
-      ...(this.random.chance(0.5) ? { adoptedFraction: 0.02 } : {}),
+      ...(this.#options.adoptsReadily ? { adoptedFraction: 0.02 } : {}),
     });
     this.replica = await this.#unlessCrashed(open);
     for (const volume of this.volumes) volume.open(this.replica, this.#starts, this.#options.durability);
