@@ -87,6 +87,7 @@ async function open(
 
   const targets = new VolumeTargets({
     replica,
+    clock,
     epoch: data.label.starts,
     discovery,
     admit: (volume, initiator) => catalog.volumes.admit(volume, initiator),

@@ -5,6 +5,7 @@
 import type { TargetCredentials } from './control/access.ts';
 import { iqnOf, lunOf, type VolumeRecord } from './control/documents.ts';
 import type { LoginRecords, VolumeHost, VolumeSession } from './control/volume-host.ts';
+import type { Clock } from './env/clock.ts';
 import type { Portal } from './iscsi/portal.ts';
 import type { TargetDirectory, TargetEntry, TargetPortal } from './iscsi/target-directory.ts';
 import type { LocalReplica } from './replica/local-replica.ts';
@@ -22,6 +23,7 @@ export interface VolumeTargetsEnv {
   /** What discovery sessions take; null: nothing. */
   discovery: TargetCredentials | null;
   replica: LocalReplica;
+  clock: Clock;
   /** Carried by every operation: the start this is of the node. */
   epoch: number;
   /** Null when the initiator may use the volume now, else the reason. */
@@ -71,7 +73,7 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
     const identity = { volumeKey: record.volumeKey, chunkSizeBytes: record.chunkSizeBytes };
     this.#env.replica.add(identity);
     const { sizeBytes, durability, physicalBlockBytes } = record;
-    const { epoch, replica } = this.#env;
+    const { epoch, replica, clock } = this.#env;
     const volume = new Volume({ identity, sizeBytes, durability, epoch, replica });
     const provisioning = () => ({
       availableBytes: this.capacity().freeBytes,
@@ -83,6 +85,7 @@ export class VolumeTargets implements VolumeHost, TargetDirectory {
       identity: { uuid: record.id },
       physicalBlockBytes,
       provisioning,
+      monotonicMs: () => clock.monotonicMs(),
       store,
     });
     const admit = (initiator: string): string | null => this.#env.admit(record, initiator);

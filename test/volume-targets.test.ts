@@ -2,6 +2,7 @@
 import t from 'tap';
 import { MiB } from '../daemon/base/limits.ts';
 import { iqnOf, type VolumeRecord } from '../daemon/control/documents.ts';
+import { systemClock } from '../daemon/env/clock.ts';
 import type { LocalReplica } from '../daemon/replica/local-replica.ts';
 import type { Done } from '../daemon/replica/replica.ts';
 import type { ScsiReply } from '../daemon/scsi/command.ts';
@@ -55,6 +56,7 @@ function twoVolumes() {
   const claimedBy = new Map<string, string>();
   const targets = new VolumeTargets({
     discovery: null,
+    clock: systemClock,
     replica: replica as unknown as LocalReplica,
     epoch: 1,
     admit: ({ id }, initiator) => ((claimedBy.get(id) ?? initiator) === initiator ? null : 'claimed'),

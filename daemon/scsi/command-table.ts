@@ -32,6 +32,7 @@ import { reportTargetPortGroups } from './primary/target-port-groups.ts';
 import * as state from './primary/unit-state.ts';
 import type { ReservationAccess } from './reservation-state.ts';
 import type { CommandEntry } from './task.ts';
+import type { Transfer } from './unit-statistics.ts';
 
 /** Operation codes the device server itself needs. */
 export const Opcode = { testUnitReady: 0x00, requestSense: 0x03, inquiry: 0x12, reportLuns: 0xa0 } as const;
@@ -51,7 +52,14 @@ function entry(
 ): CommandEntry {
   const bytes = new Uint8Array([opcode, ...Buffer.from(usage.replaceAll(' ', ''), 'hex')]);
   assert([6, 10, 12, 16].includes(bytes.length), `the CDB of ${name} has a length of its opcode`);
-  return { name, opcode, serviceAction, usage: bytes, access, handler, writes };
+  const transfer = transferOf(name);
+  return { name, opcode, serviceAction, usage: bytes, access, handler, transfer, writes };
+}
+
+/** READ and WRITE in all their forms (SPC-5 7.3.11, SBC-4): those that move user data. */
+function transferOf(name: string): Transfer {
+  if (/^READ\(/.test(name)) return 'read';
+  return /^(WRITE|ORWRITE|COMPARE AND WRITE)\b/.test(name) ? 'write' : null;
 }
 
 const usage10 = (flags: string): string => `${flags} ffffffff 3f ffff 00`;

@@ -71,6 +71,7 @@ export class DeviceServer {
     const { cdb, nexus } = task;
     const entry = findCommand(cdb);
     if (entry === 'unknown-opcode') return task.check(sense.invalidOpcode);
+    if (entry !== 'unknown-service-action') task.transfer = entry.transfer;
     if (nexus.attentions.length > 0 && !reportsNoAttention(cdb[0]!))
       return task.check(nexus.attentions.shift()!);
     if (entry === 'unknown-service-action') return task.invalidField(1, 4);

@@ -18,6 +18,7 @@ import { Reservations } from './reservations.ts';
 import { SavedUnitState } from './saved-unit-state.ts';
 import { type SenseCode, sense } from './sense.ts';
 import type { ModeParameters, UnitStateStore } from './unit-state-store.ts';
+import { UnitStatistics } from './unit-statistics.ts';
 
 /** Where the names in INQUIRY and its pages come from. */
 export interface UnitIdentity {
@@ -42,6 +43,8 @@ export interface LogicalUnitOptions {
   provisioning?: () => Provisioning;
   /** Where READ takes its buffers from; one pool for all units of the process when not given. */
   buffers?: BufferPool;
+  /** For statistics; without it, no time passes in them. */
+  monotonicMs?: () => number;
   /** Keeps what shall survive a restart; without it APTPL and saved mode parameters are refused. */
   store?: UnitStateStore;
 }
@@ -82,6 +85,7 @@ export class LogicalUnit {
   readonly saved: SavedUnitState;
   /** Of commands that change it. */
   readonly changes = new ChangeTurns();
+  readonly statistics: UnitStatistics;
   /** The current values of the mode parameters. */
   readonly control: ModeParameters;
   readonly #nexuses = new Map<string, UnitNexus>();
@@ -108,6 +112,7 @@ export class LogicalUnit {
     this.physicalBlockBytes = options.physicalBlockBytes ?? blockSizeBytes;
     this.provisioning = options.provisioning ?? null;
     this.buffers = options.buffers ?? sharedBuffers;
+    this.statistics = new UnitStatistics(options.monotonicMs ?? (() => 0));
     this.saved = new SavedUnitState(options.store ?? null);
     this.control = { ...this.saved.modeParameters };
     this.reservations = new Reservations(

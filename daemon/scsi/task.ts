@@ -12,6 +12,16 @@ import {
   sense,
   senseOfError,
 } from './sense.ts';
+import type { Transfer } from './unit-statistics.ts';
+
+/** Of user data; a command that did not end well has transferred none. */
+function transferredBytes(transfer: Transfer, reply: ScsiReply): number {
+  if (transfer === null || reply.status !== ScsiStatus.good) return 0;
+  if (transfer === 'write') return reply.wantedOutBytes;
+  let bytes = 0;
+  for (const piece of reply.dataIn) bytes += piece.length;
+  return bytes;
+}
 
 /** One row of the command table (command-table.ts). */
 export interface CommandEntry {
@@ -25,6 +35,8 @@ export interface CommandEntry {
    */
   readonly usage: Uint8Array;
   readonly access: ReservationAccess;
+  /** What it counts as in the unit's statistics. */
+  readonly transfer: Transfer;
   /** Refused while the control page's SWP is set. */
   readonly writes: boolean;
   readonly handler: (task: Task) => void;
@@ -53,6 +65,9 @@ export class Task {
   readonly unit: LogicalUnit;
   readonly nexus: UnitNexus;
   readonly target: TargetFacts;
+  /** What it counts as, once that is known. */
+  transfer: Transfer = null;
+  readonly #beganMs: number;
   readonly #done: (reply: ScsiReply) => void;
   #replied = false;
 
@@ -70,6 +85,7 @@ export class Task {
     this.target = target;
     this.#done = done;
     nexus.inFlight += 1;
+    this.#beganMs = unit.statistics.begins();
   }
 
   /** GOOD without data-in. `wantedOutBytes`: how much data-out the CDB asked for. */
@@ -158,7 +174,8 @@ export class Task {
   #reply(reply: ScsiReply): void {
     assert(!this.#replied, 'a command replies once');
     this.#replied = true;
-    const nexus = this.nexus;
+    const { nexus, transfer } = this;
+    this.unit.statistics.ended(transfer, this.#beganMs, transferredBytes(transfer, reply));
     nexus.inFlight -= 1;
     this.#done(reply);
     if (nexus.inFlight === 0 && nexus.whenIdle.length > 0) {

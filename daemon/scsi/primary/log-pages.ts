@@ -30,6 +30,7 @@ const noTemperature = 0xff;
 
 const pages: readonly LogPage[] = [
   { code: 0x0c, parameters: logicalBlockProvisioning },
+  { code: 0x19, parameters: generalStatistics },
   { code: 0x2f, parameters: informationalExceptions },
 ];
 
@@ -107,6 +108,50 @@ function resourceCount(bytes: number, scope: number): Buffer {
   value.writeUInt32BE(Math.min(Math.floor(bytes / sectorSizeBytes), 0xffffffff), 0);
   value[4] = scope;
   return value;
+}
+
+/** A microsecond: what intervals are counted in. */
+const intervalExponent = 6;
+const intervalsPerMs = 1000;
+
+/**
+ * 19h (SPC-5 7.3.11 General Statistics and Performance): since the unit came online,
+ *  - 0001h: read commands, write commands, logical blocks received, logical blocks transmitted, read and write command
+ *    processing intervals, and two sums weighted by a device's own weights, of which there are none here;
+ *  - 0002h: intervals without any command;
+ *  - 0003h: the length of an interval, INTEGER x 10^-EXPONENT seconds.
+ */
+function generalStatistics({ statistics }: LogicalUnit): LogParameter[] {
+  const { read, write, idleMs } = statistics;
+  const access = [
+    read.commands,
+    write.commands,
+    write.blocks,
+    read.blocks,
+    intervals(read.processingMs),
+    intervals(write.processingMs),
+    0,
+    0,
+  ];
+  const interval = Buffer.alloc(8);
+  interval.writeUInt32BE(intervalExponent, 0);
+  interval.writeUInt32BE(1, 4);
+  return [
+    { code: 0x0001, value: counters(access) },
+    { code: 0x0002, value: counters([intervals(idleMs)]) },
+    { code: 0x0003, value: interval },
+  ];
+}
+
+function intervals(ms: number): number {
+  return Math.floor(ms * intervalsPerMs);
+}
+
+/** Eight bytes each. */
+function counters(values: readonly number[]): Buffer {
+  const bytes = Buffer.alloc(8 * values.length);
+  for (const [index, value] of values.entries()) bytes.writeBigUInt64BE(BigInt(value), 8 * index);
+  return bytes;
 }
 
 /**
