@@ -15,10 +15,11 @@ import type { ReadDone } from './chunk-reads.ts';
 import { ChunkReads } from './chunk-reads.ts';
 import type { CompactionEnv } from './compaction.ts';
 import { compactOnce } from './compaction.ts';
-import type { SlotChange, VolumeChunks } from './extent-map.ts';
+import type { VolumeChunks } from './extent-map.ts';
 import { chunksPerExtent, ExtentMap } from './extent-map.ts';
 import type { LocatedChunk, MapStore } from './map-store.ts';
-import { pageCacheLimitPages, pageKey } from './page-cache.ts';
+import { pageCacheLimitPages } from './page-cache.ts';
+import { PageChanges } from './page-changes.ts';
 import type { Appended, NewChunk } from './segment-writer.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { Segment, SegmentLog } from './segments.ts';
@@ -69,14 +70,6 @@ const maxAllocationExtents = 64;
 const deletedExtentsAtOnce = 64;
 const tierHot = 0;
 const zeros = Buffer.alloc(maxChunkSizeBytes);
-
-/** What a batch does to one extent. */
-interface ExtentChange extends VolumeChunks {
-  extentIndex: number;
-  chunkIds: Float64Array;
-  /** The slots that change, with their new chunks; 0: a hole. */
-  slots: { slot: number; chunkId: number }[];
-}
 
 export class ExtentStore {
   private readonly segments: Segments;
@@ -299,28 +292,27 @@ export class ExtentStore {
 
   private async storeBatch(updates: readonly ChunkUpdate[]): Promise<void> {
     this.checkOpen();
-    const { extents, chunks } = await this.plan(updates);
-    if (extents.length === 0) return;
+    const changes = new PageChanges(this.map);
+    const chunks = await this.plan(updates, changes);
+    if (changes.isEmpty) return;
     const appended = await this.writer.append(chunks);
     try {
-      await this.commit(extents, appended.chunks, appended.touched);
+      await changes.commit(appended.chunks, appended.touched);
     } catch (error) {
       await this.giveUp(appended, error as WeftError);
       throw error;
     }
     this.writer.keep(appended);
-    this.applied(extents, appended.chunks);
   }
 
   private async placeBatch(segment: Segment, chunks: readonly PlacedChunk[]): Promise<void> {
     this.checkOpen();
-    const extents = new Map<number, ExtentChange>();
+    const changes = new PageChanges(this.map);
     const located: LocatedChunk[] = [];
-    for (const { volumeKey, chunkSizeBytes, chunkIndex, offsetBytes, checksum } of chunks) {
-      const { extent, slot } = await this.changedSlot(extents, { volumeKey, chunkSizeBytes }, chunkIndex);
+    for (const chunk of chunks) {
+      const { chunkSizeBytes, chunkIndex, offsetBytes, checksum } = chunk;
       const chunkId = this.nextChunkId++;
-      extent.chunkIds[slot] = chunkId;
-      extent.slots.push({ slot, chunkId });
+      await changes.set(chunk, chunkIndex, chunkId);
       located.push({
         chunkId,
         segmentNumber: segment.segmentNumber,
@@ -332,32 +324,12 @@ export class ExtentStore {
         checksum,
       });
     }
-    const changes = [...extents.values()];
     try {
-      await this.commit(changes, located, []);
+      await changes.commit(located, []);
     } catch (error) {
       // It may be in the map: the file has to stay until that is known.
       if ((error as WeftError).code !== 'NO_SPACE') segment.uncertain = true;
       throw error;
-    }
-    this.applied(changes, located);
-  }
-
-  private commit(
-    extents: ExtentChange[],
-    addedChunks: LocatedChunk[],
-    touched: Appended['touched'],
-  ): Promise<void> {
-    return this.map.commit({ pages: extents, addedChunks, movedChunks: [], deletedVolumes: [] }, touched);
-  }
-
-  private applied(extents: readonly ExtentChange[], chunks: readonly LocatedChunk[]): void {
-    const places = new Map(chunks.map((chunk) => [chunk.chunkId, chunk]));
-    for (const { volumeKey, extentIndex, slots } of extents) {
-      const changes = slots.map(({ slot, chunkId }): SlotChange => {
-        return { slot, chunk: places.get(chunkId) ?? null };
-      });
-      this.map.applied(volumeKey, extentIndex, changes);
     }
   }
 
@@ -374,7 +346,7 @@ export class ExtentStore {
     for (let at = firstChunk; at < firstChunk + count; ) {
       const extentIndex = Math.floor(at / slotCount);
       const end = Math.min(firstChunk + count, (extentIndex + 1) * slotCount);
-      const { chunkIds } = await this.extentChange(target, extentIndex);
+      const chunkIds = (await this.map.page(target, extentIndex)).chunkIds.slice();
       let differs = false;
       while (at < end) {
         const from = sourceChunk + at - firstChunk;
@@ -394,28 +366,18 @@ export class ExtentStore {
     for (const { volumeKey, extentIndex } of pages) this.map.removed(volumeKey, extentIndex);
   }
 
-  /**
-   * The extents that change, and the chunks to append. All zeros are a hole; a hole over a hole is no change.
-   */
-  private async plan(
-    updates: readonly ChunkUpdate[],
-  ): Promise<{ extents: ExtentChange[]; chunks: NewChunk[] }> {
-    const extents = new Map<number, ExtentChange>();
+  /** Notes what changes; returns the chunks to append. All zeros are a hole; a hole over a hole is no change. */
+  private async plan(updates: readonly ChunkUpdate[], changes: PageChanges): Promise<NewChunk[]> {
     const chunks: NewChunk[] = [];
     const firstChunkId = this.nextChunkId;
-    for (const { volumeKey, chunkSizeBytes, chunkIndex, data, checksum, damaged = false } of updates) {
-      const { extent, slot } = await this.changedSlot(extents, { volumeKey, chunkSizeBytes }, chunkIndex);
-      assert(extent.chunkIds[slot]! < firstChunkId, 'a chunk is updated once in a batch');
+    for (const update of updates) {
+      const { chunkSizeBytes, chunkIndex, data, checksum, damaged = false } = update;
       assert(data === null || data.length === chunkSizeBytes, 'whole chunks are stored');
-      if (data === null || (!damaged && data.equals(zeros.subarray(0, chunkSizeBytes)))) {
-        if (extent.chunkIds[slot] === 0) continue;
-        extent.chunkIds[slot] = 0;
-        extent.slots.push({ slot, chunkId: 0 });
-        continue;
-      }
-      const chunkId = this.nextChunkId++;
-      extent.chunkIds[slot] = chunkId;
-      extent.slots.push({ slot, chunkId });
+      const isHole = data === null || (!damaged && data.equals(zeros.subarray(0, chunkSizeBytes)));
+      const chunkId = isHole ? 0 : this.nextChunkId++;
+      const before = await changes.set(update, chunkIndex, chunkId);
+      assert(before < firstChunkId, 'a chunk is updated once in a batch');
+      if (isHole) continue;
       chunks.push({
         chunkId,
         codec: codecRaw,
@@ -425,28 +387,7 @@ export class ExtentStore {
         checksum: damaged ? ~crc32c(data) >>> 0 : (checksum ?? crc32c(data)),
       });
     }
-    return { extents: [...extents.values()].filter(({ slots }) => slots.length > 0), chunks };
-  }
-
-  private async changedSlot(
-    extents: Map<number, ExtentChange>,
-    volume: VolumeChunks,
-    chunkIndex: number,
-  ): Promise<{ extent: ExtentChange; slot: number }> {
-    const slotCount = chunksPerExtent(volume);
-    const extentIndex = Math.floor(chunkIndex / slotCount);
-    const key = pageKey(volume.volumeKey, extentIndex);
-    let extent = extents.get(key);
-    if (!extent) {
-      extent = await this.extentChange(volume, extentIndex);
-      extents.set(key, extent);
-    }
-    return { extent, slot: chunkIndex % slotCount };
-  }
-
-  private async extentChange(volume: VolumeChunks, extentIndex: number): Promise<ExtentChange> {
-    const page = this.map.cached(volume, extentIndex) ?? (await this.map.page(volume, extentIndex));
-    return { ...volume, extentIndex, chunkIds: page.chunkIds.slice(), slots: [] };
+    return chunks;
   }
 
   private async giveUp(appended: Appended, error: WeftError): Promise<void> {

@@ -11,7 +11,8 @@
  * A crash before 3 leaves a second name that nothing refers to: it goes at the next start. A crash between 3 and 4 leaves
  * both names: the file is replayed over chunks that say the same, drained once more, and removed.
  */
-import { blockSizeBytes, extentSizeBytes, MiB } from '../base/limits.ts';
+import { crc32c } from '@node-rs/crc32';
+import { blockSizeBytes, extentSizeBytes, MiB, maxChunkSizeBytes } from '../base/limits.ts';
 import type { ExtentStore, PlacedChunk } from '../extents/extent-store.ts';
 import { joinedChecksum } from '../format/joined-checksum.ts';
 import type { BlockRun, Journal, SealedFile } from '../journal/journal.ts';
@@ -21,6 +22,7 @@ export const defaultAdoptedFraction = 0.75;
 /** Chunks taken in one commit, in bytes. */
 const commitBytes = 16 * MiB;
 
+const zeros = Buffer.alloc(maxChunkSizeBytes);
 const extentBlocks = extentSizeBytes / blockSizeBytes;
 
 export interface AdoptionEnv {
@@ -101,6 +103,7 @@ function shareOf(
 ): ExtentShare {
   const share: ExtentShare = { volumeKey, chunks: [], runs: [] };
   const chunkBlocks = chunkSizeBytes / blockSizeBytes;
+  const zeroChecksum = crc32c(zeros.subarray(0, chunkSizeBytes));
   for (const run of journal.index.runs(volumeKey, extentIndex * extentBlocks, extentBlocks)) {
     if (run.kind !== 'journal' || journal.fileOf(run.address) !== fileNumber) continue;
     const firstChunk = Math.ceil(run.block / chunkBlocks);
@@ -110,6 +113,8 @@ function shareOf(
       const address = run.address + from * blockSizeBytes;
       const offsetBytes = journal.offsetOf(address);
       const checksum = joinedChecksum(run.checksums, from, chunkBlocks, blockSizeBytes);
+      // Zeros, as it seems: the drain looks at them, and makes them a hole.
+      if (checksum === zeroChecksum) continue;
       share.chunks.push({ volumeKey, chunkSizeBytes, chunkIndex, offsetBytes, checksum });
       share.runs.push({ ...run, block: chunkIndex * chunkBlocks, count: chunkBlocks, address });
     }
