@@ -10,14 +10,7 @@ import type { SessionParameters } from './negotiation.ts';
 import { Numbering } from './numbering.ts';
 import type { Outbox } from './outbox.ts';
 import {
-  AsyncEvent,
   cmdSnOf,
-  encodeAsyncMessage,
-  encodeLogoutResponse,
-  encodeNopIn,
-  encodeReject,
-  encodeTaskManagementResponse,
-  encodeTextResponse,
   isContinued,
   isFinal,
   isImmediate,
@@ -33,6 +26,7 @@ import {
   TaskManagementStatus,
   tagAt20,
 } from './pdu.ts';
+import { SessionAnswers } from './session-answers.ts';
 import type { TargetEntry } from './target-directory.ts';
 import { manageTasks } from './task-management.ts';
 import { TaskSet } from './task-set.ts';
@@ -85,6 +79,7 @@ export class Session {
   /** Null in a discovery session. */
   readonly tasks: TaskSet | null;
   private readonly text: TextExchange;
+  private readonly answers: SessionAnswers;
   private connection: SessionConnection;
   /** Waits to take the place of `connection`, which is gone, until its commands have ended. */
   private successor: SessionConnection | null = null;
@@ -108,6 +103,7 @@ export class Session {
     this.connection = connection;
     this.text = text;
     this.numbering = new Numbering(numbers.statSn, numbers.cmdSn);
+    this.answers = new SessionAnswers(this.numbering, connection.outbox);
     this.tasks = identity.target === null ? null : this.taskSetOf(identity.target);
   }
 
@@ -192,10 +188,7 @@ export class Session {
   }
 
   reject(bhs: Buffer, reason: number): void {
-    const { outbox } = this.connection;
-    const header = outbox.header();
-    encodeReject(outbox.slab, header, this.numbering.next(), reason);
-    outbox.end(header, Buffer.from(bhs), null);
+    this.answers.reject(bhs, reason);
   }
 
   // Task management
@@ -211,21 +204,14 @@ export class Session {
 
   private manage(request: Buffer): void {
     if (this.managementRequests >= maxManagementRequests) {
-      this.answerManagement(request, TaskManagementStatus.rejected);
+      this.answers.managed(ittOf(request), TaskManagementStatus.rejected);
       return;
     }
     this.managementRequests += 1;
     manageTasks(this, request, (status) => {
       this.managementRequests -= 1;
-      if (!this.isClosed) this.answerManagement(request, status);
+      if (!this.isClosed) this.answers.managed(ittOf(request), status);
     });
-  }
-
-  private answerManagement(request: Buffer, status: number): void {
-    const { outbox } = this.connection;
-    const header = outbox.header();
-    encodeTaskManagementResponse(outbox.slab, header, ittOf(request), this.numbering.next(), status);
-    outbox.endEmpty(header);
   }
 
   // NOP, text, logout, asynchronous messages
@@ -242,13 +228,7 @@ export class Session {
       return;
     }
     const echoed = Buffer.from(data.subarray(0, this.parameters.initiatorMaxDataBytes));
-    this.numbering.inTurn(bhs, () => {
-      const { outbox } = this.connection;
-      const header = outbox.header();
-      encodeNopIn(outbox.slab, header, itt, this.numbering.next(), noTag);
-      if (echoed.length > 0) outbox.end(header, echoed, null);
-      else outbox.endEmpty(header);
-    });
+    this.numbering.inTurn(bhs, () => this.answers.echo(itt, echoed));
   }
 
   /** Requests whose turn has not come are kept, but not with so much data: no initiator sends them out of order. */
@@ -263,10 +243,7 @@ export class Session {
 
   /** Asks the initiator for a sign of life. */
   ping(): void {
-    const { outbox } = this.connection;
-    const header = outbox.header();
-    encodeNopIn(outbox.slab, header, noTag, this.numbering.current(), 0);
-    outbox.endEmpty(header);
+    this.answers.ping();
   }
 
   private takeText(bhs: Buffer, data: Buffer): void {
@@ -282,11 +259,7 @@ export class Session {
         this.reject(request, RejectReason.protocolError);
         return;
       }
-      const { outbox } = this.connection;
-      const header = outbox.header();
-      encodeTextResponse(outbox.slab, header, ittOf(request), this.numbering.next(), reply);
-      if (reply.text.length > 0) outbox.end(header, reply.text, null);
-      else outbox.endEmpty(header);
+      this.answers.text(ittOf(request), reply);
     });
   }
 
@@ -301,13 +274,13 @@ export class Session {
     this.numbering.inTurn(bhs, () => {
       const response = this.logoutResponse(request, reason);
       if (response !== LogoutResponse.closed) {
-        this.answerLogout(request, response);
+        this.answers.loggedOut(ittOf(request), response);
         return;
       }
       this.isLoggingOut = true;
       const end = () => {
         if (this.isClosed) return;
-        this.answerLogout(request, response);
+        this.answers.loggedOut(ittOf(request), response);
         this.connection.disconnect('the initiator logged out');
       };
       if (this.tasks === null) end();
@@ -322,29 +295,13 @@ export class Session {
     return logoutCidOf(request) === this.cid ? LogoutResponse.closed : LogoutResponse.noSuchConnection;
   }
 
-  private answerLogout(request: Buffer, response: number): void {
-    const { outbox } = this.connection;
-    const header = outbox.header();
-    encodeLogoutResponse(outbox.slab, header, ittOf(request), this.numbering.next(), response);
-    outbox.endEmpty(header);
-  }
-
-  /** Tells the initiator to log out within that time, for instance because the daemon ends. */
+  /** See `SessionAnswers`; not while the initiator logs out anyway. */
   requestLogout(withinSeconds: number): void {
-    this.tell(AsyncEvent.requestLogout, [0, 0, Math.min(withinSeconds, 0xffff)]);
+    if (!this.isClosed && !this.isLoggingOut) this.answers.requestLogout(withinSeconds);
   }
 
-  /** Tells the initiator that the session ends now and not by a fault; it may come back at once. */
   announceEnd(): void {
-    this.tell(AsyncEvent.dropAllConnections, [0, 0, 0]);
-  }
-
-  private tell(event: number, parameters: readonly [number, number, number]): void {
-    if (this.isClosed || this.isLoggingOut) return;
-    const { outbox } = this.connection;
-    const header = outbox.header();
-    encodeAsyncMessage(outbox.slab, header, this.numbering.next(), event, parameters);
-    outbox.endEmpty(header);
+    if (!this.isClosed && !this.isLoggingOut) this.answers.announceEnd();
   }
 
   /** See `TaskSet.tick`. */
@@ -387,6 +344,7 @@ export class Session {
       this.successor = null;
       this.connection = connection;
       this.tasks?.use(connection.outbox);
+      this.answers.use(connection.outbox);
       this.numbering.restartStatSn(statSn);
       // What belongs to the connection; the rest is the session's (§13, use LO).
       Object.assign(this.parameters, { headerDigest, dataDigest, initiatorMaxDataBytes });
