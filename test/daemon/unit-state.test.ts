@@ -1,6 +1,8 @@
 /** What a logical unit keeps is there after weftd was killed right behind the answer: reservations, mode parameters. */
 import { randomInt } from 'node:crypto';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import Database from 'better-sqlite3';
 import t, { type Test } from 'tap';
 import { MiB } from '../../daemon/base/limits.ts';
 import { Initiator } from '../iscsi/initiator.ts';
@@ -198,3 +200,43 @@ t.test('a volume that comes back from the trash is reserved as it was', async (t
   t.equal(await write(await login(t, weftd, iqn, 'b')), 'CONFLICT');
   t.equal(await write(await login(t, weftd, iqn, 'a')), 'GOOD');
 });
+
+t.test(
+  'reservations that are damaged keep everybody from their volume, and nobody from others',
+  async (t) => {
+    const weftd = await startWeftd(t);
+    const reserved = await volume(weftd, 'reserved');
+    const other = await volume(weftd, 'other');
+    for (const iqn of [reserved, other]) {
+      const holder = await login(t, weftd, iqn, 'a');
+      t.equal(await out(holder, action.register, 0, 0n, 0xan, aptpl), 'GOOD');
+      t.equal(await out(holder, action.reserve, type.exclusiveAccess, 0xan), 'GOOD');
+    }
+    const { id } = await (await weftd.client()).volume('reserved');
+    t.ok(await weftd.shutDown());
+    const control = new Database(join(weftd.data, 'control.db'));
+    const { changes } = control
+      .prepare(`UPDATE documents SET json = replace(json, '"holder":0', '"holder":7') WHERE key = ?`)
+      .run(`unit/${id}`);
+    control.close();
+    t.equal(changes, 1);
+
+    await weftd.startAgain();
+    const client = await weftd.client();
+    const told = /volume reserved is not served: .*--reservations-lost forget/;
+    t.match((await client.volume('reserved')).fault, told);
+    t.match(await weftd.log(), told);
+    t.equal((await client.volume('other')).fault, null);
+    t.match((await client.status()).volumes, { online: 2, faulty: 1 });
+    for (const host of ['a', 'b']) {
+      await t.rejects(login(t, weftd, reserved, host), { message: 'login status 202' }, 'the holder, too');
+      await login(t, weftd, other, host);
+    }
+    t.ok(await weftd.shutDown());
+
+    const forgetful = await startWeftd(t, { data: weftd.data, flags: ['--reservations-lost', 'forget'] });
+    t.match((await (await forgetful.client()).status()).volumes, { online: 2, faulty: 0 });
+    t.equal(await write(await login(t, forgetful, reserved, 'b')), 'GOOD');
+    t.equal(await write(await login(t, forgetful, other, 'b')), 'CONFLICT', 'what can be read stays');
+  },
+);
