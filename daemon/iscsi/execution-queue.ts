@@ -3,7 +3,7 @@
  * and within limits, so that one session neither fills the memory nor the device's queue while others wait.
  */
 import { assert } from '../base/assert.ts';
-import { MiB } from '../base/limits.ts';
+import { KiB, MiB } from '../base/limits.ts';
 import type { MemoryShare } from './memory-budget.ts';
 import { serialBefore, TaskAttribute } from './pdu.ts';
 import type { Task } from './transfer.ts';
@@ -16,6 +16,9 @@ import { largestTransferBytes } from './transfer-buffers.ts';
 const movingLimitBytes = 16 * MiB;
 assert(movingLimitBytes >= largestTransferBytes, 'any one command fits');
 
+/** A READ up to that is begun however much memory others hold: with all sessions there can be, 1 GiB. */
+const smallReadBytes = 256 * KiB;
+
 /** Whether a task that came before this one has not ended; `amongOrdered`: of the ORDERED ones. */
 type HasOlder = (task: Task, amongOrdered: boolean) => boolean;
 
@@ -24,6 +27,7 @@ export class ExecutionQueue {
   private readonly ready: Task[] = [];
   private readonly dataIn: MemoryShare;
   private readonly start: (task: Task) => void;
+  private readonly refuse: (task: Task) => void;
   private readonly hasOlder: HasOlder;
   /** ORDERED tasks that have come and not ended, whether their data is here or not. */
   private orderedTasks = 0;
@@ -33,9 +37,16 @@ export class ExecutionQueue {
   private isOrderedRunning = false;
   private isStopped = false;
 
-  constructor(dataIn: MemoryShare, start: (task: Task) => void, hasOlder: HasOlder) {
+  /** `start` carries a task out; `refuse` ends one there is no memory for. */
+  constructor(
+    dataIn: MemoryShare,
+    start: (task: Task) => void,
+    refuse: (task: Task) => void,
+    hasOlder: HasOlder,
+  ) {
     this.dataIn = dataIn;
     this.start = start;
+    this.refuse = refuse;
     this.hasOlder = hasOlder;
   }
 
@@ -93,14 +104,23 @@ export class ExecutionQueue {
     }
   }
 
+  /** Data-in that the initiator has not taken; not known while something is in the device. */
+  get unsentBytes(): number {
+    return this.executing === 0 ? this.dataIn.heldBytes : 0;
+  }
+
   /** Starts nothing more. */
   stop(): void {
     this.isStopped = true;
   }
 
   private begin(task: Task): void {
-    this.executing += 1;
     const inBytes = inBytesOf(task);
+    if (inBytes > smallReadBytes && this.dataIn.heldBytes === 0 && this.dataIn.isExhausted) {
+      this.refuse(task);
+      return;
+    }
+    this.executing += 1;
     this.movingBytes += inBytes + outBytesOf(task);
     this.dataIn.take(inBytes);
     if (task.pdu.attribute === TaskAttribute.ordered) this.isOrderedRunning = true;

@@ -105,6 +105,11 @@ export class MemoryShare {
     assert(this.heldBytes >= 0, 'memory is given back once');
   }
 
+  /** All together hold twice what they should. */
+  get isExhausted(): boolean {
+    return this.budget.usedBytes >= 2 * this.budget.limitBytes;
+  }
+
   /** It holds more than it would be given now. */
   get isOver(): boolean {
     return this.heldBytes > this.budget.freeBytes;

@@ -41,6 +41,8 @@ export interface PortalEnvironment {
   maxConnectionsPerSource?: number;
   maxLogins?: number;
   maxLoginsPerSource?: number;
+  /** Data-in on its way to all initiators together, in bytes. */
+  maxDataInMemoryBytes?: number;
   /** Data-out buffers of all connections together, in bytes. */
   maxTransferMemoryBytes?: number;
 }
@@ -68,9 +70,15 @@ export class Portal {
     this.environment = environment;
     this.guard = environment.guard ?? new LoginGuard(environment.clock);
     this.times = { ...defaultTimes, ...environment.times };
-    const { clock, directory, maxTransferMemoryBytes } = environment;
+    const { clock, directory, maxTransferMemoryBytes, maxDataInMemoryBytes } = environment;
     const changed = () => this.changed();
-    this.table = new SessionTable({ clock, directory, maxTransferMemoryBytes, changed });
+    this.table = new SessionTable({
+      clock,
+      directory,
+      maxTransferMemoryBytes,
+      maxDataInMemoryBytes,
+      changed,
+    });
   }
 
   /** Listens; fails with UNAVAILABLE when an address cannot be had. */

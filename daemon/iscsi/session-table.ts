@@ -26,7 +26,10 @@ import { TransferBuffers } from './transfer-buffers.ts';
 export const settleTimeoutMs = 30_000;
 /** Sessions of one initiator name with one target: 16 portals with 8 each. */
 const maxSessionsPerInitiator = 128;
-/** Data-in under way to all initiators together, in bytes; past it, each has one command at a time. */
+/**
+ * Data-in under way to all initiators together, in bytes; past it, each has one command at a time, and past twice as much
+ * a long one gets TASK SET FULL.
+ */
 const dataInLimitBytes = 512 * MiB;
 
 /** An initiator logged in now. */
@@ -43,6 +46,8 @@ export interface SessionTableEnvironment {
   readonly directory: TargetDirectory;
   /** Data-out buffers of all sessions together, in bytes; 512 MiB when not given. */
   readonly maxTransferMemoryBytes: number | undefined;
+  /** Data-in the same, 512 MiB when not given; see `dataInLimitBytes`. */
+  readonly maxDataInMemoryBytes: number | undefined;
   /** The last command of a closed session has ended. */
   changed(): void;
 }
@@ -58,7 +63,8 @@ type Started = (started: StartedSession) => void;
 export class SessionTable {
   private readonly environment: SessionTableEnvironment;
   private readonly buffers: TransferBuffers;
-  private readonly dataIn = new MemoryBudget(dataInLimitBytes);
+  private readonly dataIn: MemoryBudget;
+  private readonly pressure: MemoryPressure<Session>;
   /** Those logged in. */
   private readonly entries = new Map<Session, Entry>();
   /** Those, and sessions whose last commands still run: what a new login has to wait for, by nexus and target. */
@@ -67,13 +73,14 @@ export class SessionTable {
 
   constructor(environment: SessionTableEnvironment) {
     this.environment = environment;
-    const { clock, maxTransferMemoryBytes } = environment;
-    const pressure = new MemoryPressure(
+    const { clock, maxTransferMemoryBytes, maxDataInMemoryBytes = dataInLimitBytes } = environment;
+    this.dataIn = new MemoryBudget(maxDataInMemoryBytes);
+    this.pressure = new MemoryPressure(
       clock,
       () => this.entries.keys(),
       (session) => this.endIdleHolder(session),
     );
-    this.buffers = new TransferBuffers(clock, () => pressure.refused(), maxTransferMemoryBytes);
+    this.buffers = new TransferBuffers(clock, () => this.pressure.refused(), maxTransferMemoryBytes);
   }
 
   /** Data-out buffers in use, in bytes. */
@@ -193,6 +200,7 @@ export class SessionTable {
     const environment = {
       buffers: this.buffers.share(source),
       dataIn: new MemoryShare(this.dataIn),
+      refused: () => this.pressure.refused(),
       peers: () => this.of(target?.iqn),
       disconnectPeers: (reason: string) => {
         for (const peer of [...this.of(target?.iqn)]) peer.disconnect(reason);
@@ -247,7 +255,9 @@ export class SessionTable {
     const source = this.entries.get(session)?.connection.source;
     if (source === undefined) return;
     this.buffers.curb(source);
-    session.disconnect('the initiator does not send what it has begun, and others wait for its memory');
+    session.disconnect(
+      'the initiator does not send or take what it has begun, and others wait for its memory',
+    );
   }
 
   /**

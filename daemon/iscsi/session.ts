@@ -53,6 +53,8 @@ export interface SessionConnection {
 export interface SessionEnvironment {
   readonly buffers: SessionBuffers;
   readonly dataIn: MemoryShare;
+  /** There was no memory for data-in. */
+  refused(): void;
   /** All sessions with the same target, this one among them. */
   peers(): Iterable<Session>;
   /** Ends every connection of the target (TARGET COLD RESET). */
@@ -109,11 +111,23 @@ export class Session {
 
   private taskSetOf({ device }: TargetEntry): TaskSet {
     const { buffers, dataIn } = this.environment;
+    const refused = () => this.environment.refused();
     const { nexus, portalGroupTag: port } = this.identity;
     const { numbering, parameters } = this;
     const reject = (bhs: Buffer, reason: number) => this.reject(bhs, reason);
     const idle = () => this.becomeIdle();
-    const environment = { device, nexus, port, numbering, parameters, buffers, dataIn, reject, idle };
+    const environment = {
+      device,
+      nexus,
+      port,
+      numbering,
+      parameters,
+      buffers,
+      dataIn,
+      refused,
+      reject,
+      idle,
+    };
     return new TaskSet(environment, this.connection.outbox);
   }
 

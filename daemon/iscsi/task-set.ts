@@ -47,6 +47,8 @@ export interface TaskSetEnvironment {
   readonly buffers: SessionBuffers;
   readonly dataIn: MemoryShare;
   reject(bhs: Buffer, reason: number): void;
+  /** There was no memory for a command's data-in. */
+  refused(): void;
   /** The last command has ended after `close`. */
   idle(): void;
 }
@@ -67,6 +69,7 @@ export class TaskSet {
   private movedBytes = 0;
   private earlyLookedAt: Buffer | null = null;
   private landedAtLook = 0;
+  private unsentAtLook = 0;
   private isClosed = false;
 
   constructor(environment: TaskSetEnvironment, outbox: Outbox) {
@@ -75,6 +78,7 @@ export class TaskSet {
     this.queue = new ExecutionQueue(
       environment.dataIn,
       (task) => this.execute(task),
+      (task) => this.refuse(task),
       (task, amongOrdered) => this.hasOlder(task, amongOrdered),
     );
   }
@@ -151,7 +155,7 @@ export class TaskSet {
     if (task.outBytes === 0 || task.buffer !== null) return null;
     if (task.outBytes > largestTransferBytes) return checkCondition(TransportSense.invalidCommandUnit);
     task.buffer = this.takeBuffer(task.outBytes);
-    return task.buffer === null ? { status: ScsiStatus.taskSetFull, sense: null } : null;
+    return task.buffer === null ? taskSetFull : null;
   }
 
   takeDataOut(bhs: Buffer, data: Buffer, placed: boolean): void {
@@ -221,6 +225,13 @@ export class TaskSet {
       if (isOlder(other, task)) return true;
     }
     return false;
+  }
+
+  private refuse(task: Task): void {
+    this.remove(task);
+    this.fail(task, taskSetFull);
+    this.environment.refused();
+    this.queue.startReady();
   }
 
   private execute(task: Task): void {
@@ -364,13 +375,16 @@ export class TaskSet {
 
   /**
    * See `MemoryPressure`. Memory waits for the initiator while a command's data is to come, or its turn, and when a
-   * command cannot begin because nothing is in the device and the initiator does not take what it was sent.
+   * command cannot begin because nothing is in the device and the initiator does not take what it was sent; and what
+   * it does not take.
    * @param landedBytes of the data segment that is landing.
    */
   memoryUse(landedBytes: number): MemoryUse {
     const { earlyBuffer } = this;
     const isBlocked = this.queue.executing === 0;
-    let waitingBytes = 0;
+    const { unsentBytes } = this.queue;
+    let waitingBytes = Math.min(unsentBytes, this.unsentAtLook);
+    this.unsentAtLook = unsentBytes;
     if (earlyBuffer !== null && earlyBuffer === this.earlyLookedAt) waitingBytes += earlyBuffer.length;
     for (const task of this.tasks.values()) {
       if (task.buffer === null || task.state === 'executing') continue;
@@ -402,4 +416,5 @@ export class TaskSet {
 }
 
 const noData = Buffer.alloc(0);
+const taskSetFull: Failure = { status: ScsiStatus.taskSetFull, sense: null };
 const taskAborted: Failure = { status: ScsiStatus.taskAborted, sense: null };

@@ -191,3 +191,31 @@ t.test('writes that cannot begin because their initiator does not read are no sh
   await until(() => portal.transferMemoryBytes === 0, 'its memory');
   t.equal(await write(waiting, MiB), goodStatus);
 });
+
+t.test(
+  'sessions that read much and take nothing fill a bounded memory, and lose it when others wait',
+  async (t) => {
+    const clock = new ManualClock();
+    const limits = { clock, maxDataInMemoryBytes: 16 * MiB };
+    const { device, connect, portal } = await openPortal(t, {}, limits);
+    const small = await logIn(connect, '127.0.0.100', 'small');
+    const large = await logIn(connect, '127.0.0.101', 'large');
+    const read = async (initiator: Initiator, bytes: number) =>
+      (await initiator.collect(initiator.command(readCdb(0, bytes / 512), { read: bytes }))).status;
+    for (let n = 0; n < 16; n += 1) {
+      const hostile = await logIn(connect, `127.0.0.${n + 2}`, `hostile-${n}`);
+      hostile.socket.pause();
+      for (let count = 0; count < 4; count += 1) hostile.command(readCdb(0, 16384), { read: 8 * MiB });
+      const { executed } = device;
+      await until(() => device.executed > executed || device.unreleased >= 4, 'its first to begin');
+    }
+    await until(() => device.unreleased >= 4);
+    t.equal(await read(small, 128 * KiB), goodStatus);
+    t.ok(device.unreleased <= 8, `${device.unreleased} of 8 MiB are under way`);
+    t.equal(await read(large, MiB), taskSetFull);
+    clock.pass(8_000);
+    await until(() => device.unreleased === 0);
+    t.equal(await read(large, MiB), goodStatus);
+    t.ok(portal.sessions().length < 18);
+  },
+);
