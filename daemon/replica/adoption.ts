@@ -16,6 +16,7 @@ import { blockSizeBytes, extentSizeBytes, MiB, maxChunkSizeBytes } from '../base
 import type { ExtentStore, PlacedChunk } from '../extents/extent-store.ts';
 import { joinedChecksum } from '../format/joined-checksum.ts';
 import type { BlockRun, Journal, SealedFile } from '../journal/journal.ts';
+import type { LivingRun } from './living-runs.ts';
 
 /** A file is adopted when this part of its size is chunks: the rest stays as dead room until it is compacted. */
 export const defaultAdoptedFraction = 0.75;
@@ -38,26 +39,55 @@ export interface AdoptionEnv {
 interface ExtentShare {
   volumeKey: number;
   chunks: PlacedChunk[];
-  runs: BlockRun[];
+  runs: Pick<BlockRun, 'kind' | 'block' | 'count' | 'address'>[];
 }
 
-/** What of some extents can be adopted with the file; null when it is too little to keep the file for. */
+/** What can be adopted with the file; null when it is too little to keep the file for. */
 export function findShares(
   env: AdoptionEnv,
   file: SealedFile,
-  extents: readonly (readonly [volumeKey: number, extentIndex: number])[],
+  living: readonly LivingRun[],
 ): ExtentShare[] | null {
   if (!file.adoptable) return null;
-  const shares: ExtentShare[] = [];
+  const shares = new Map<string, ExtentShare>();
   let bytes = 0;
-  for (const [volumeKey, extentIndex] of extents) {
-    const chunkSizeBytes = env.chunkSizeOf(volumeKey);
-    if (chunkSizeBytes === null) continue;
-    const share = shareOf(env.journal, file.fileNumber, volumeKey, chunkSizeBytes, extentIndex);
-    if (share.chunks.length > 0) shares.push(share);
-    bytes += share.chunks.length * chunkSizeBytes;
+  for (const run of living) {
+    const chunkSizeBytes = run.kind === 'journal' ? env.chunkSizeOf(run.volumeKey) : null;
+    if (chunkSizeBytes === null || run.count * blockSizeBytes < chunkSizeBytes) continue;
+    bytes += addChunks(shares, env.journal, run, chunkSizeBytes);
   }
-  return bytes > 0 && bytes >= env.adoptedFraction * file.sizeBytes ? shares : null;
+  return bytes > 0 && bytes >= env.adoptedFraction * file.sizeBytes ? [...shares.values()] : null;
+}
+
+/** Those that lie whole in the run. Returns their length in bytes. */
+function addChunks(
+  shares: Map<string, ExtentShare>,
+  journal: Journal,
+  run: LivingRun,
+  chunkSizeBytes: number,
+): number {
+  const { volumeKey } = run;
+  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
+  const zeroChecksum = crc32c(zeros.subarray(0, chunkSizeBytes));
+  const firstChunk = Math.ceil(run.block / chunkBlocks);
+  const endChunk = Math.floor((run.block + run.count) / chunkBlocks);
+  let bytes = 0;
+  for (let chunkIndex = firstChunk; chunkIndex < endChunk; chunkIndex += 1) {
+    const block = chunkIndex * chunkBlocks;
+    const from = block - run.block;
+    const checksum = joinedChecksum(run.checksums, from, chunkBlocks, blockSizeBytes);
+    // Zeros, as it seems: the drain looks at them, and makes them a hole.
+    if (checksum === zeroChecksum) continue;
+    const key = `${volumeKey}/${Math.floor(block / extentBlocks)}`;
+    const share = shares.get(key) ?? { volumeKey, chunks: [], runs: [] };
+    shares.set(key, share);
+    const address = run.address + from * blockSizeBytes;
+    const offsetBytes = journal.offsetOf(address);
+    share.chunks.push({ volumeKey, chunkSizeBytes, chunkIndex, offsetBytes, checksum });
+    share.runs.push({ kind: 'journal', block, count: chunkBlocks, address });
+    bytes += chunkSizeBytes;
+  }
+  return bytes;
 }
 
 /** Within a turn of the drain. Errors as WeftError: then some of the chunks may be adopted. */
@@ -92,32 +122,4 @@ export async function adoptFile(
   } finally {
     env.extents.adopted(segment);
   }
-}
-
-function shareOf(
-  journal: Journal,
-  fileNumber: number,
-  volumeKey: number,
-  chunkSizeBytes: number,
-  extentIndex: number,
-): ExtentShare {
-  const share: ExtentShare = { volumeKey, chunks: [], runs: [] };
-  const chunkBlocks = chunkSizeBytes / blockSizeBytes;
-  const zeroChecksum = crc32c(zeros.subarray(0, chunkSizeBytes));
-  for (const run of journal.index.runs(volumeKey, extentIndex * extentBlocks, extentBlocks)) {
-    if (run.kind !== 'journal' || journal.fileOf(run.address) !== fileNumber) continue;
-    const firstChunk = Math.ceil(run.block / chunkBlocks);
-    const endChunk = Math.floor((run.block + run.count) / chunkBlocks);
-    for (let chunkIndex = firstChunk; chunkIndex < endChunk; chunkIndex += 1) {
-      const from = chunkIndex * chunkBlocks - run.block;
-      const address = run.address + from * blockSizeBytes;
-      const offsetBytes = journal.offsetOf(address);
-      const checksum = joinedChecksum(run.checksums, from, chunkBlocks, blockSizeBytes);
-      // Zeros, as it seems: the drain looks at them, and makes them a hole.
-      if (checksum === zeroChecksum) continue;
-      share.chunks.push({ volumeKey, chunkSizeBytes, chunkIndex, offsetBytes, checksum });
-      share.runs.push({ ...run, block: chunkIndex * chunkBlocks, count: chunkBlocks, address });
-    }
-  }
-  return share;
 }

@@ -22,6 +22,7 @@ import { joinedChecksum } from '../format/joined-checksum.ts';
 import type { BlockRun, Journal, SealedFile } from '../journal/journal.ts';
 import { adoptFile, findShares } from './adoption.ts';
 import { type ExtentWork, setDamagedAside } from './damage.ts';
+import { type LivingRun, livingRuns } from './living-runs.ts';
 import type { Done } from './replica.ts';
 
 /** Draining starts when this part of the journal is used: late, so that blocks written again are stored once... */
@@ -233,9 +234,8 @@ export class Drain {
   }
 
   async #drainFile(file: SealedFile): Promise<void> {
-    const { fileNumber } = file;
     if (!this.#filesHaveOneName) await this.turn(() => this.#adopt(file));
-    const extents = this.#extentsOf(fileNumber);
+    const extents = extentsOf(await this.#living(file));
     for (let next = 0; next < extents.length && !this.#closed; ) {
       await this.turn(async () => {
         next = await this.#drainBatch(extents, next);
@@ -245,7 +245,8 @@ export class Drain {
 
   /** Keeps the file for the extent store as it is, where it is mostly chunks. */
   async #adopt(file: SealedFile): Promise<void> {
-    const shares = findShares(this.#env, file, this.#extentsOf(file.fileNumber));
+    // Looked at within the turn: what a copy voids must not be placed over the copy.
+    const shares = findShares(this.#env, file, await this.#living(file));
     if (shares === null) return;
     try {
       await adoptFile(this.#env, file, shares);
@@ -273,30 +274,8 @@ export class Drain {
     return next;
   }
 
-  /** The extents of which the index still refers to this file, in order. */
-  #extentsOf(fileNumber: number): [volumeKey: number, extentIndex: number][] {
-    const { journal } = this.#env;
-    const file = journal.sealedFiles().find((each) => each.fileNumber === fileNumber);
-    assert(file !== undefined, 'the file is sealed');
-    const extents = new Map<number, Set<number>>();
-    for (const record of file.records) {
-      if (record.kind === 'stored') continue;
-      const firstBlock = record.offsetBytes / blockSizeBytes;
-      for (const run of journal.index.runs(
-        record.volumeKey,
-        firstBlock,
-        record.lengthBytes / blockSizeBytes,
-      )) {
-        if (run.kind === 'below' || journal.fileOf(run.address) !== fileNumber) continue;
-        const indexes = extents.get(record.volumeKey) ?? new Set();
-        extents.set(record.volumeKey, indexes);
-        const last = Math.floor((run.block + run.count - 1) / extentBlocks);
-        for (let extent = Math.floor(run.block / extentBlocks); extent <= last; extent++) indexes.add(extent);
-      }
-    }
-    return [...extents].flatMap(([volumeKey, indexes]) =>
-      [...indexes].sort((a, b) => a - b).map((extent): [number, number] => [volumeKey, extent]),
-    );
+  #living(file: SealedFile): Promise<LivingRun[]> {
+    return livingRuns(this.#env.journal, file, this.#env.clock);
   }
 
   /** Reads the chunks of an extent that the journal changed; null when there is nothing to do. */
@@ -409,6 +388,20 @@ export class Drain {
       for (const run of work.runs) this.#env.journal.index.remove(work.volumeKey, run);
     }
   }
+}
+
+/** Those the runs lie in, in order. */
+function extentsOf(living: readonly LivingRun[]): [volumeKey: number, extentIndex: number][] {
+  const extents = new Map<number, Set<number>>();
+  for (const { volumeKey, block, count } of living) {
+    const indexes = extents.get(volumeKey) ?? new Set();
+    extents.set(volumeKey, indexes);
+    const last = Math.floor((block + count - 1) / extentBlocks);
+    for (let extent = Math.floor(block / extentBlocks); extent <= last; extent++) indexes.add(extent);
+  }
+  return [...extents].flatMap(([volumeKey, indexes]) =>
+    [...indexes].sort((a, b) => a - b).map((extent): [number, number] => [volumeKey, extent]),
+  );
 }
 
 /** What the journal makes of each chunk of a range: nothing, all zeros, or new data. */

@@ -69,6 +69,7 @@ export class SimulatedMapStore implements MapStore {
     const faults: string[] = [];
     for (const { chunkId, references } of this.state.chunks.values()) {
       const found = counted.get(chunkId) ?? 0;
+      if (references === 0) faults.push(`chunk ${chunkId} is kept, and nothing refers to it`);
       if (found !== references)
         faults.push(`chunk ${chunkId} has ${found} references, counted ${references}`);
     }
@@ -205,6 +206,10 @@ export class SimulatedMapStore implements MapStore {
       if (volume.size > 0) pages.set(volumeKey, volume);
       else pages.delete(volumeKey);
       volumes.add(volumeKey);
+    }
+    for (const { chunkId } of change.addedChunks) {
+      if (chunks.get(chunkId)!.references > 0) continue;
+      throw new WeftError('INTERNAL', `chunk ${chunkId} is added and no page refers to it`);
     }
     for (const chunkId of lost) {
       const chunk = chunks.get(chunkId)!;
