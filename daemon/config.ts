@@ -31,6 +31,7 @@ export interface Config {
   nodeName: string;
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
   journal: { capacityBytes: number; fileSizeBytes: number };
+  cacheBytes: number;
   /** Null: in the data directory. */
   secretsKeyFile: string | null;
   /** What becomes of secrets whose key is gone. */
@@ -56,6 +57,7 @@ interface Key {
 }
 
 const minJournalFileBytes = 16 * MiB;
+const maxCacheBytes = TiB;
 const maxJournalFileBytes = GiB;
 const maxJournalBytes = TiB;
 /** Listening addresses; discovery tells all of them for every target. */
@@ -114,6 +116,12 @@ const keys = {
     fallback: '64m',
     allowed: sizeRange(minJournalFileBytes, maxJournalFileBytes),
     meaning: 'the length of one journal file; at most half the capacity',
+  },
+  'cache.size': {
+    schema: sizeSchema(MiB, maxCacheBytes),
+    fallback: '256m',
+    allowed: sizeRange(MiB, maxCacheBytes),
+    meaning: 'memory for what was read lately in small pieces',
   },
   'secrets.keyFile': {
     schema: fileSchema(),
@@ -194,6 +202,7 @@ function checked(found: Map<KeyName, Found>): Config {
     nodeName: value('node.name'),
     logLevel: value('log.level'),
     journal: { capacityBytes: value('journal.capacity'), fileSizeBytes: value('journal.fileSize') },
+    cacheBytes: value('cache.size'),
     secretsKeyFile: value('secrets.keyFile'),
     secretsLost: value('secrets.lost'),
     reservationsLost: value('reservations.lost'),

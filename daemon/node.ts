@@ -81,6 +81,7 @@ async function open(
       journalCapacityBytes: config.journal.capacityBytes,
       journalFileBytes: config.journal.fileSizeBytes,
       warmUpBytes: totalmem() * warmUpMemoryFraction,
+      chunkCacheBytes: config.cacheBytes,
     },
   );
   opened.push(() => replica.close());

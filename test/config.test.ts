@@ -26,6 +26,7 @@ t.test('a data directory is all that must be said; the rest listens on loopback'
     iscsiAdvertise: [],
     logLevel: 'info',
     journal: { capacityBytes: 2_147_483_648, fileSizeBytes: 67_108_864 },
+    cacheBytes: 268_435_456,
   });
   t.match(defaults.nodeName, /^[a-zA-Z0-9]/);
 });
@@ -46,9 +47,10 @@ t.test('every key can be given in every place', async (t) => {
     iscsiAdvertise: ['10.0.0.1:3260', 'storage.example:3261'],
     logLevel: 'debug',
     journal: { capacityBytes: 268_435_456, fileSizeBytes: 33_554_432 },
+    cacheBytes: 1_048_576,
   };
   const flags = ['--iscsi-advertise', '10.0.0.1:3260, storage.example:3261', '--log-level', 'debug'];
-  flags.push('--journal-capacity', '256m', '--journal-file-size', '32m');
+  flags.push('--journal-capacity', '256m', '--journal-file-size', '32m', '--cache-size', '1m');
   t.match(config(['--data', '/d', ...flags]), expected);
   const environment = {
     WEFTD_DATA: '/d',
@@ -56,6 +58,7 @@ t.test('every key can be given in every place', async (t) => {
     WEFTD_LOG_LEVEL: 'debug',
     WEFTD_JOURNAL_CAPACITY: '256m',
     WEFTD_JOURNAL_FILE_SIZE: '33554432',
+    WEFTD_CACHE_SIZE: '1m',
   };
   t.match(config([], environment), expected);
   const document = {
@@ -64,6 +67,7 @@ t.test('every key can be given in every place', async (t) => {
     'log.level': 'debug',
     'journal.capacity': '256m',
     'journal.fileSize': 33_554_432,
+    'cache.size': 1_048_576,
   };
   t.match(config(['--config', file(document)]), expected);
 });

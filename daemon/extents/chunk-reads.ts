@@ -10,6 +10,7 @@ import { WeftError } from '../base/errors.ts';
 import { extentSizeBytes } from '../base/limits.ts';
 import { joinedChecksum } from '../format/joined-checksum.ts';
 import { codecRaw } from '../format/segment.ts';
+import { ChunkCache } from './chunk-cache.ts';
 import type { ExtentMap, VolumeChunks } from './extent-map.ts';
 import type { CachedPage } from './page-cache.ts';
 import { maxRunBytes, readBuffers } from './read-buffers.ts';
@@ -34,12 +35,14 @@ interface Read {
 export class ChunkReads {
   private readonly map: ExtentMap;
   private readonly segments: Segments;
+  private readonly cache: ChunkCache;
   private inFlight = 0;
   private whenIdle: (() => void)[] = [];
 
-  constructor(map: ExtentMap, segments: Segments) {
+  constructor(map: ExtentMap, segments: Segments, cacheBytes: number) {
     this.map = map;
     this.segments = segments;
+    this.cache = new ChunkCache(cacheBytes, (buffer) => readBuffers.give(buffer));
   }
 
   read(volume: VolumeChunks, offsetBytes: number, target: Buffer, done: ReadDone): void {
@@ -83,6 +86,15 @@ export class ChunkReads {
         read.target.fill(0, at - read.offsetBytes, holeEnd - read.offsetBytes);
         at = holeEnd;
         continue;
+      }
+      const chunkEnd = Math.min(end, chunkStart + chunkSizeBytes);
+      if (chunkEnd - at < chunkSizeBytes) {
+        const cached = this.cache.get(page.chunkIds[slot]!);
+        if (cached !== undefined) {
+          cached.copy(read.target, at - read.offsetBytes, at - chunkStart, chunkEnd - chunkStart);
+          at = chunkEnd;
+          continue;
+        }
       }
       const segment = this.segments.get(page.segmentNumbers[slot]!);
       if (!segment) return this.reload(read, page, slot, at, end, reloads);
@@ -143,7 +155,8 @@ export class ChunkReads {
         const failure = error
           ? (error as WeftError)
           : this.deliver(read, segment, run, window.subarray(0, bytesRead), chunkStart, from, to);
-        readBuffers.give(buffer);
+        if (failure === null && run.count === 1) this.cache.put(run.firstChunkId, buffer);
+        else readBuffers.give(buffer);
         this.segments.release(segment);
         this.settle(read, failure);
       });
@@ -195,6 +208,7 @@ interface Run {
   offsetBytes: number;
   lengthBytes: number;
   count: number;
+  firstChunkId: number;
   /** Of each chunk. A plain array: for one chunk it costs less than a typed one. */
   checksums: number[];
 }
@@ -246,7 +260,8 @@ function runOf(page: CachedPage, slot: number, count: number): Run {
   const checksums: number[] = [];
   for (let index = slot; index < slot + count; index++) checksums.push(page.checksums[index]!);
   const lengthBytes = count * page.storedBytes[slot]!;
-  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, checksums };
+  const firstChunkId = page.chunkIds[slot]!;
+  return { offsetBytes: page.offsetsBytes[slot]!, lengthBytes, count, firstChunkId, checksums };
 }
 
 /** What this version cannot read, or what no version has written. */

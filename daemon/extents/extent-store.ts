@@ -40,6 +40,8 @@ export interface ExtentStoreEnv {
   segmentSizeBytes?: number;
   /** Of adopted files, what is read into the system's cache when there is nothing to do, in bytes; 0 if not given. */
   warmUpBytes?: number;
+  /** Memory for chunks that were read in part, in bytes; 0 if not given. */
+  chunkCacheBytes?: number;
 }
 
 /** One chunk as it is from now on. */
@@ -103,7 +105,7 @@ export class ExtentStore {
     this.journalStore = env.stores[0]!;
     this.map = map;
     this.nextChunkId = nextChunkId;
-    this.reads = new ChunkReads(map, segments);
+    this.reads = new ChunkReads(map, segments, env.chunkCacheBytes ?? 0);
     this.writer = new SegmentWriter(segments, sizeBytes);
     this.warmUp = new WarmUp(segments, env.warmUpBytes ?? 0);
     this.compaction = {

@@ -43,6 +43,8 @@ export interface LocalReplicaOptions {
   reserveBytes?: number;
   /** See `warm-up.ts`; 0 if not given. */
   warmUpBytes?: number;
+  /** See `chunk-cache.ts`; 0 if not given. */
+  chunkCacheBytes?: number;
   /** See `adoption.ts`. */
   adoptedFraction?: number;
 }
@@ -64,8 +66,9 @@ export class LocalReplica implements Replica {
     const chunkSizes = new Map(options.volumes.map((volume) => [volume.volumeKey, volume.chunkSizeBytes]));
     const [journalStore] = env.stores;
     assert(journalStore?.tier === 'hot', 'the journal lives on a hot store');
-    const { warmUpBytes = 0, adoptedFraction = defaultAdoptedFraction } = options;
-    const extents = await ExtentStore.open({ stores: env.stores, maps: env.maps, warmUpBytes });
+    const { warmUpBytes = 0, chunkCacheBytes = 0, adoptedFraction = defaultAdoptedFraction } = options;
+    const { stores, maps } = env;
+    const extents = await ExtentStore.open({ stores, maps, warmUpBytes, chunkCacheBytes });
     const journal = await Journal.open(
       { ...env, disk: journalStore.disk, log: (message, facts) => env.log.warn(facts, message) },
       {

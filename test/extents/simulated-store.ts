@@ -17,6 +17,7 @@ export function content(chunkSizeBytes: number, tag: number): Buffer {
 export interface Knobs {
   segmentSizeBytes?: number;
   pageCacheLimitPages?: number;
+  chunkCacheBytes?: number;
 }
 
 export class SimulatedStore {

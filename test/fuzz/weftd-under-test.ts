@@ -58,6 +58,8 @@ export class WeftdUnderTest {
 
   static async start(): Promise<WeftdUnderTest> {
     const flags = ['--journal-capacity', String(journalBytes), '--journal-file-size', '16m'];
+    // It fills only slowly, and would hide what grows.
+    flags.push('--cache-size', '8m');
     const process = await WeftdProcess.start({ flags });
     try {
       const client = await process.client();

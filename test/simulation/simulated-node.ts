@@ -105,6 +105,7 @@ export class SimulatedNode {
       journalCapacityBytes: journalFiles * journalFileBytes,
       reserveBytes: this.#options.reserveBytes ?? 0,
       warmUpBytes: 2 * MiB,
+      chunkCacheBytes: this.#options.seed % 3 === 0 ? 0 : 128 * 1024,
       ...(this.#options.adoptsReadily ? { adoptedFraction: 0.02 } : {}),
     });
     this.replica = await this.#unlessCrashed(open);
