@@ -9,7 +9,8 @@
  *
  * Files that are kept by others (`replica/adoption.ts`) do not come back. Where large writes stream in and take one file
  * after another, the next one is made sparse (`new-0000000008.wfj`): zeros under data that will stay would be written
- * for nothing, and few large batches can bear what their metadata costs.
+ * for nothing, and few large batches can bear what their metadata costs. Some free files stay in reserve all the same: on
+ * a full disk the journal has to go on, with unmaps above all.
  */
 import { assert } from '../base/assert.ts';
 import { asWeftError, WeftError } from '../base/errors.ts';
@@ -37,6 +38,9 @@ export interface FilePoolEnvironment {
   disk: Disk;
   random: Random;
 }
+
+/** Free files that are not given away while others can be made; with fewer files in all than twice this, none is. */
+const reservedFiles = 2;
 
 /** A file without a number. */
 interface BlankFile {
@@ -98,6 +102,11 @@ export class FilePool {
     return this.#total() > this.#maxFiles;
   }
 
+  /** Whether a file with room of its own may be given away: others are in reserve. */
+  get canSpare(): boolean {
+    return this.#free.length >= reservedFiles;
+  }
+
   /** Whether `activate` would find a file without going over the capacity. */
   hasRoom(): boolean {
     if (this.#free.length > 0 || this.#ready !== null || this.#preparing !== null) return true;
@@ -133,6 +142,19 @@ export class FilePool {
   }
 
   /**
+   * The disk is full, and the file made ready has no room of its own: it goes. Errors: IO_ERROR (nothing more can be
+   * promised).
+   */
+  async dropSparseReady(): Promise<void> {
+    while (this.#preparing) await this.#preparing;
+    const ready = this.#ready;
+    if (!ready?.sparse) return;
+    this.#ready = null;
+    await this.retire(ready.fileNumber, ready.sizeBytes, false);
+    await ready.handle.close();
+  }
+
+  /**
    * The next numbered file, to write to: the one made ready for this number, or one made now. Errors: NO_SPACE
    * (nothing changed), IO_ERROR.
    */
@@ -156,11 +178,14 @@ export class FilePool {
 
   /** A file that was used before, or else a new one. It counts as between names until `#nameBlank` has settled. */
   async #takeBlank(streaming: boolean): Promise<BlankFile> {
-    const name = this.#free.pop();
     this.#betweenNames += 1;
-    if (name !== undefined) return { name, sparse: false };
     try {
-      if (streaming && (await this.#hasAmpleRoom())) return { name: await this.#makeSparse(), sparse: true };
+      if (streaming && this.#free.length <= reservedFiles && (await this.#hasAmpleRoom())) {
+        await this.#fillReserve();
+        if (this.canSpare) return { name: await this.#makeSparse(), sparse: true };
+      }
+      const name = this.#free.pop();
+      if (name !== undefined) return { name, sparse: false };
       return { name: await this.#makeZeroed(), sparse: false };
     } catch (error) {
       this.#betweenNames -= 1;
@@ -264,6 +289,10 @@ export class FilePool {
     } finally {
       await file.close();
     }
+  }
+
+  async #fillReserve(): Promise<void> {
+    while (!this.canSpare && this.#total() < this.#maxFiles) this.#free.push(await this.#makeZeroed());
   }
 
   async #hasAmpleRoom(): Promise<boolean> {

@@ -34,7 +34,7 @@ export class JournalFile {
   shared = false;
   /** Its room on the disk is not taken yet where nothing has been written. */
   readonly sparse: boolean;
-  /** Whether it was made, or used again, since the journal was opened. */
+  /** Whether it was made, or used again, since the journal was opened: one that was recovered may have a second name. */
   readonly own: boolean;
   #readers = 0;
   #idle: (() => void) | null = null;
@@ -47,11 +47,6 @@ export class JournalFile {
     this.begun = facts.begun;
     this.sparse = facts.sparse;
     this.own = facts.own;
-  }
-
-  /** A file that was recovered may have its second name already. */
-  get adoptable(): boolean {
-    return this.own && !this.shared;
   }
 
   /** Whether another file of the journal may take its place on the disk once it is released. */

@@ -41,8 +41,6 @@ export type AppendDone = (error: Error | null) => void;
 export interface SealedFile {
   readonly fileNumber: number;
   readonly sizeBytes: number;
-  /** It may be given a second name and kept: nothing else refers to it yet. */
-  readonly adoptable: boolean;
   /** What it holds, in the order it was appended. */
   readonly records: RecordList;
 }

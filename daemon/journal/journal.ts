@@ -302,10 +302,17 @@ export class Journal {
     return address % this.#strideBytes;
   }
 
+  /** Whether a sealed file may be kept by others. */
+  canShare(fileNumber: number): boolean {
+    const file = this.#files.get(fileNumber);
+    if (file === undefined || !file.own || file.shared) return false;
+    return file.sparse || this.#pool.canSpare;
+  }
+
   /** The path of a sealed file that is going to be kept by others: it is not used again for the journal. */
   shareFile(fileNumber: number): string {
     const file = this.#files.get(fileNumber);
-    assert(file?.adoptable, 'an adoptable file is shared');
+    assert(file && this.canShare(fileNumber), 'a file that can be spared is shared');
     file.shared = true;
     return this.#pool.path(fileNumber);
   }
@@ -445,7 +452,7 @@ export class Journal {
       this.#writing = false;
       this.#batch = [];
       if (error || this.#failed) {
-        this.#batchFailed(appends, error ?? this.#failed!);
+        this.#batchFailed(file, appends, error ?? this.#failed!);
       } else {
         this.#nextBatch += 1;
         const writtenBytes = file.endBytes - endBytes;
@@ -474,8 +481,13 @@ export class Journal {
     }
   }
 
-  #batchFailed(appends: Append[], error: Error): void {
+  #batchFailed(file: JournalFile, appends: Append[], error: Error): void {
     const cause = asWeftError(error);
+    if (cause.code === 'NO_SPACE' && file.sparse && !this.#failed) {
+      this.#queue.unshift(...appends);
+      this.#leaveSparse(file);
+      return;
+    }
     if (cause.code !== 'NO_SPACE') {
       this.#fail(error);
       for (const append of appends) append.done(this.#failed);
@@ -513,6 +525,36 @@ export class Journal {
       this.#pump();
     };
     this.#activate().then(() => rolled(null), rolled);
+  }
+
+  /** The disk is full under a file without room of its own: the journal goes on in one that has it. */
+  #leaveSparse(file: JournalFile): void {
+    this.#rolling = true;
+    this.#streaming = false;
+    const left = async (): Promise<void> => {
+      await this.#pool.dropSparseReady();
+      if (file.records.count > 0) {
+        this.#seal();
+        return;
+      }
+      // Nothing of it was ever promised: its number is given again.
+      this.#active = null;
+      this.#files.delete(file.fileNumber);
+      await this.#pool.retire(file.fileNumber, file.sizeBytes, false);
+      await file.handle.close();
+      this.#nextFileNumber = file.fileNumber;
+    };
+    left().then(
+      () => {
+        this.#rolling = false;
+        for (const resolve of this.#sealWaiters.splice(0)) resolve();
+        this.#pump();
+      },
+      (thrown) => {
+        this.#rolling = false;
+        this.#fail(asWeftError(thrown));
+      },
+    );
   }
 
   async #release(fileNumber: number): Promise<void> {

@@ -48,7 +48,7 @@ export function findShares(
   file: SealedFile,
   living: readonly LivingRun[],
 ): ExtentShare[] | null {
-  if (!file.adoptable) return null;
+  if (!env.journal.canShare(file.fileNumber)) return null;
   const shares = new Map<string, ExtentShare>();
   let bytes = 0;
   for (const run of living) {

@@ -49,5 +49,5 @@ t.test('UNMAP, and removal with the trash emptied, give all space back', async (
   await eventually('the segments are gone', limitMs, async () => (await segments()).length === 0);
   const { capacity, volumes } = await client.status();
   t.equal(capacity.usedBytes, 0);
-  t.same(volumes, { online: 0, trash: 0, sessions: 0 });
+  t.same(volumes, { online: 0, trash: 0, faulty: 0, sessions: 0 });
 });
