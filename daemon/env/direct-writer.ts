@@ -73,13 +73,15 @@ export class DirectWriter {
       giveRoom(room);
       done(error);
     };
-    const writeFrom = (from: number): void => {
+    const writeFrom = (from: number, isRetry = false): void => {
       write(this.#fd, room, from, lengthBytes - from, position + from, (error, count) => {
         if (error) finish(error);
         else if (from + count === lengthBytes) finish(null);
-        else if (count < blockSizeBytes) finish(Object.assign(new Error('short write'), { code: 'EIO' }));
-        // What is left of a short write may not be aligned: it goes on from the last whole block.
-        else writeFrom(from + count - (count % blockSizeBytes));
+        // What is left of a short write may not be aligned: it goes on from the last whole block. Where that is none,
+        // the next try tells why, mostly that the disk is full.
+        else if (count >= blockSizeBytes) writeFrom(from + count - (count % blockSizeBytes));
+        else if (isRetry) finish(Object.assign(new Error('short write'), { code: 'EIO' }));
+        else writeFrom(from, true);
       });
     };
     writeFrom(0);

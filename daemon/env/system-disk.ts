@@ -10,8 +10,8 @@ import { storePath } from './disk.ts';
 /** Linux takes no more pieces in one writev (IOV_MAX). */
 const maxPiecesAtOnce = 1024;
 
-/** What link(2) says on file systems without hard links, or when a file has as many as it may. */
-const noLinks = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK']);
+/** What link(2) says where files cannot have two names, those of other file systems or quotas' projects included. */
+const noLinks = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK', 'EXDEV']);
 
 export class SystemDisk implements Disk {
   readonly #root: string;

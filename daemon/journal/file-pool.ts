@@ -316,6 +316,14 @@ export class FilePool {
   }
 
   async #makeZeroed(): Promise<string> {
+    // Not by trying: others need what is left.
+    const { freeBytes } = await this.#disk.space();
+    if (freeBytes < this.#fileSizeBytes) {
+      throw new WeftError(
+        'NO_SPACE',
+        `no room for a journal file of ${this.#fileSizeBytes} bytes: free space`,
+      );
+    }
     zeros ??= Buffer.alloc(zeroPieceBytes);
     const name = this.#newFreeName();
     const path = `${this.#directory}/${name}`;

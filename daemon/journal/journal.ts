@@ -369,7 +369,8 @@ export class Journal {
       await flushed;
       await this.#writeMarker();
     } catch (error) {
-      if (!this.#failed) throw error;
+      // The marker is no promise: on a full disk, a sparse file may have no room for it.
+      if (!this.#failed && asWeftError(error).code !== 'NO_SPACE') throw error;
     } finally {
       await this.#closeFiles();
     }

@@ -6,6 +6,8 @@
  *    chunk has been written over whole.
  *  - A block in the journal is damaged: the good blocks of its chunk, those below included, are written into the
  *    journal again, and the chunk is stored as a damaged one. So reading the block stays CORRUPT.
+ *  - A block of a file that is kept as a segment (`adoption.ts`) is damaged: nobody reads the file for that, so reading
+ *    any block of its chunk gives CORRUPT until the chunk is written over.
  */
 import { asWeftError } from '../base/errors.ts';
 import { blockSizeBytes } from '../base/limits.ts';

@@ -251,8 +251,10 @@ export class Drain {
     try {
       await adoptFile(this.#env, file, shares);
     } catch (error) {
-      if (asWeftError(error).code !== 'UNSUPPORTED') throw error;
-      this.#filesHaveOneName = true;
+      // What was not adopted is stored as always: the file is not given away a second time.
+      const { code, message } = asWeftError(error);
+      if (code === 'UNSUPPORTED') this.#filesHaveOneName = true;
+      this.#env.log.warn({ code, error: message }, 'a journal file cannot be kept as a segment');
     }
   }
 

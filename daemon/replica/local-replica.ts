@@ -68,7 +68,7 @@ export class LocalReplica implements Replica {
     assert(journalStore?.tier === 'hot', 'the journal lives on a hot store');
     const { warmUpBytes = 0, chunkCacheBytes = 0, adoptedFraction = defaultAdoptedFraction } = options;
     const { stores, maps } = env;
-    const extents = await ExtentStore.open({ stores, maps, warmUpBytes, chunkCacheBytes });
+    const extents = await ExtentStore.open({ stores, maps, warmUpBytes, chunkCacheBytes, log: env.log });
     const journal = await Journal.open(
       { ...env, disk: journalStore.disk, log: (message, facts) => env.log.warn(facts, message) },
       {
@@ -302,8 +302,11 @@ export class LocalReplica implements Replica {
     this.#space.close();
     await this.#drain.close();
     await this.#compacting;
-    await this.#journal.close();
-    await this.#extents.close();
+    try {
+      await this.#journal.close();
+    } finally {
+      await this.#extents.close();
+    }
   }
 
   #refusal(volume: VolumeIdentity): WeftError | null {

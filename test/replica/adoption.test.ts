@@ -169,3 +169,18 @@ t.test('where files have one name only, the drain writes what it would have kept
   node.verifyCounts();
   t.same(node.faults, []);
 });
+
+t.test('a file that cannot be linked is drained at once, and the next one is tried again', async (t) => {
+  const { node, write } = await streaming(6);
+  node.disk.fail('link');
+  await write();
+  const before = node.clock.monotonicMs();
+  await node.clock.settle(node.replica.drain());
+  t.ok(node.clock.monotonicMs() - before < 1000, 'without the pause that follows a failed drain');
+  await write();
+  await node.clock.settle(node.replica.drain());
+  t.ok(node.disk.linkCount >= 1, 'a later one is kept');
+  await node.verify(null);
+  node.verifyCounts();
+  t.same(node.faults, []);
+});

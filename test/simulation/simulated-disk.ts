@@ -25,7 +25,7 @@ export interface DiskOptions {
   hardLinks: boolean;
 }
 
-type FaultKind = 'read' | 'write' | 'sync';
+type FaultKind = 'read' | 'write' | 'sync' | 'link';
 
 interface Fault {
   kind: FaultKind;
@@ -172,6 +172,8 @@ export class SimulatedDisk implements Disk {
       if (file === undefined) throw noSuch(from);
       if (this.#directory.file(target) !== undefined)
         throw new WeftError('ALREADY_EXISTS', `${to} exists already`);
+      const failure = this.fault('link', path);
+      if (failure !== null) throw failure;
       this.#directory.change({ kind: 'create', path: target, file });
       this.linkCount += 1;
     });

@@ -29,7 +29,7 @@ export interface NodeOptions {
 
 const quiet = { info() {}, warn() {} };
 /** Small, so that a few hundred operations fill it and the drain runs under them. */
-const journalFiles = 4;
+const journalFiles = 6;
 const longestWriteSectors = 512;
 
 /** A range that is being copied to. */
