@@ -23,6 +23,8 @@ export interface CompactionEnv {
   writer: SegmentWriter;
   turns: WriteTurns;
   log: SegmentLog | undefined;
+  /** Resolves when the next step, of so many bytes, may be taken. */
+  giveWay: (bytes: number) => Promise<void>;
   /** Throws when the store closes. */
   checkOpen: () => void;
 }
@@ -34,9 +36,11 @@ export async function compactOnce(env: CompactionEnv): Promise<boolean> {
   const chunks = await env.map.listSegment(segment.segmentNumber);
   for (let first = 0; first < chunks.length; ) {
     let end = first;
-    for (let bytes = 0; end < chunks.length && bytes < stepBytes; end++) {
+    let bytes = 0;
+    for (; end < chunks.length && bytes < stepBytes; end++) {
       bytes += payloadRoomBytes(chunks[end]!.storedBytes);
     }
+    await env.giveWay(bytes);
     env.checkOpen();
     // The drain may have replaced what was left of it.
     if (segment.retired) break;

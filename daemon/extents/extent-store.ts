@@ -40,6 +40,8 @@ export interface ExtentStoreEnv {
   segmentSizeBytes?: number;
   /** Of adopted files, what is read into the system's cache when there is nothing to do, in bytes; 0 if not given. */
   warmUpBytes?: number;
+  /** Background work calls it before it touches so many bytes, and goes on when it resolves. */
+  giveWay?: (bytes: number) => Promise<void>;
   /** Memory for chunks that were read in part, in bytes; 0 if not given. */
   chunkCacheBytes?: number;
 }
@@ -101,19 +103,21 @@ export class ExtentStore {
 
   private constructor(env: ExtentStoreEnv, segments: Segments, map: ExtentMap, nextChunkId: number) {
     const sizeBytes = env.segmentSizeBytes ?? segmentSizeBytes;
+    const giveWay = env.giveWay ?? (() => Promise.resolve());
     this.segments = segments;
     this.journalStore = env.stores[0]!;
     this.map = map;
     this.nextChunkId = nextChunkId;
     this.reads = new ChunkReads(map, segments, env.chunkCacheBytes ?? 0);
     this.writer = new SegmentWriter(segments, sizeBytes);
-    this.warmUp = new WarmUp(segments, env.warmUpBytes ?? 0);
+    this.warmUp = new WarmUp(segments, env.warmUpBytes ?? 0, giveWay);
     this.compaction = {
       map,
       segments,
       writer: new SegmentWriter(segments, sizeBytes),
       turns: this.turns,
       log: env.log,
+      giveWay,
       checkOpen: () => this.checkOpen(),
     };
   }

@@ -11,14 +11,16 @@ const pieceBytes = MiB;
 export class WarmUp {
   private readonly segments: Segments;
   private readonly limitBytes: number;
+  private readonly giveWay: (bytes: number) => Promise<void>;
   /** Not read yet, or not wholly, oldest first; at most `limitBytes` of them. */
   private waiting: Segment[] = [];
   private running: Promise<void> | null = null;
 
   /** @param limitBytes what is read of the newest files; older ones are left to those who read them. */
-  constructor(segments: Segments, limitBytes: number) {
+  constructor(segments: Segments, limitBytes: number, giveWay: (bytes: number) => Promise<void>) {
     this.segments = segments;
     this.limitBytes = limitBytes;
+    this.giveWay = giveWay;
   }
 
   add(segment: Segment): void {
@@ -56,6 +58,7 @@ export class WarmUp {
     if (!isOpen) return true;
     let bytesRead = pieceBytes;
     for (let at = 0; at < segment.sizeBytes && bytesRead > 0 && isWanted(); at += pieceBytes) {
+      await this.giveWay(pieceBytes);
       bytesRead = await new Promise<number>((resolve) => {
         segment.file!.read(piece, at, (error, count) => resolve(error === null ? count : 0));
       });

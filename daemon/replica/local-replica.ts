@@ -12,6 +12,7 @@ import { ExtentStore } from '../extents/extent-store.ts';
 import type { MapStore } from '../extents/map-store.ts';
 import { type BlockRun, Journal } from '../journal/journal.ts';
 import { defaultAdoptedFraction } from './adoption.ts';
+import { BackgroundPace } from './background-pace.ts';
 import { copyRange, verifyRange } from './chunk-sharing.ts';
 import { Drain } from './drain.ts';
 import { drainCostBytes } from './drain-cost.ts';
@@ -54,6 +55,7 @@ export class LocalReplica implements Replica {
   readonly #extents: ExtentStore;
   readonly #space: SpaceGuard;
   readonly #drain: Drain;
+  readonly #pace: BackgroundPace;
   readonly #log: ReplicaLog;
   /** Chunk sizes of the volumes that exist. */
   readonly #chunkSizes: Map<number, number>;
@@ -68,7 +70,16 @@ export class LocalReplica implements Replica {
     assert(journalStore?.tier === 'hot', 'the journal lives on a hot store');
     const { warmUpBytes = 0, chunkCacheBytes = 0, adoptedFraction = defaultAdoptedFraction } = options;
     const { stores, maps } = env;
-    const extents = await ExtentStore.open({ stores, maps, warmUpBytes, chunkCacheBytes, log: env.log });
+    let pace: BackgroundPace | null = null;
+    const giveWay = (bytes: number) => pace?.giveWay(bytes) ?? Promise.resolve();
+    const extents = await ExtentStore.open({
+      stores,
+      maps,
+      warmUpBytes,
+      chunkCacheBytes,
+      giveWay,
+      log: env.log,
+    });
     const journal = await Journal.open(
       { ...env, disk: journalStore.disk, log: (message, facts) => env.log.warn(facts, message) },
       {
@@ -85,7 +96,8 @@ export class LocalReplica implements Replica {
       drainCostBytes: (enoughBytes) => drainCostBytes(journal.index, chunkSizes, enoughBytes),
       ...(options.reserveBytes === undefined ? {} : { reserveBytes: options.reserveBytes }),
     });
-    const replica = new LocalReplica(env, chunkSizes, journal, extents, space, adoptedFraction);
+    pace = new BackgroundPace(env.clock, () => space.isNearlyFull);
+    const replica = new LocalReplica(env, chunkSizes, journal, extents, space, pace, adoptedFraction);
     notice = () => replica.#drain.noticePressure();
     return replica;
   }
@@ -96,11 +108,13 @@ export class LocalReplica implements Replica {
     journal: Journal,
     extents: ExtentStore,
     space: SpaceGuard,
+    pace: BackgroundPace,
     adoptedFraction: number,
   ) {
     this.#journal = journal;
     this.#extents = extents;
     this.#space = space;
+    this.#pace = pace;
     this.#log = env.log;
     this.#chunkSizes = chunkSizes;
     this.#drain = new Drain({
@@ -110,7 +124,7 @@ export class LocalReplica implements Replica {
       log: env.log,
       chunkSizeOf: (volumeKey) => this.#chunkSizes.get(volumeKey) ?? null,
       read: (volumeKey, chunkSizeBytes, offsetBytes, target, done) =>
-        this.read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
+        this.#read({ volumeKey, chunkSizeBytes }, offsetBytes, target, done),
       adoptedFraction,
       ended: () => {
         this.#compact();
@@ -148,6 +162,7 @@ export class LocalReplica implements Replica {
       queueMicrotask(() => done(refusal));
       return;
     }
+    this.#pace.noticeCommand();
     this.#drain.noticeWrite();
     const { volumeKey } = volume;
     const { epoch, sequence } = order;
@@ -224,6 +239,11 @@ export class LocalReplica implements Replica {
   }
 
   read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void {
+    this.#pace.noticeCommand();
+    this.#read(volume, offsetBytes, target, done);
+  }
+
+  #read(volume: VolumeIdentity, offsetBytes: number, target: Buffer, done: Done): void {
     const firstBlock = offsetBytes / blockSizeBytes;
     const runs = this.#journal.index.runs(volume.volumeKey, firstBlock, target.length / blockSizeBytes);
     if (runs.length === 1) {

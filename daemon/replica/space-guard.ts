@@ -48,7 +48,7 @@ export class SpaceGuard {
   static async open(env: SpaceGuardEnv): Promise<SpaceGuard> {
     const guard = new SpaceGuard(env);
     await guard.ask();
-    if (guard.#isNearlyFull()) guard.#askLater();
+    if (guard.isNearlyFull) guard.#askLater();
     return guard;
   }
 
@@ -111,7 +111,7 @@ export class SpaceGuard {
     this.#admittedBytes -= admittedBefore;
   }
 
-  #isNearlyFull(): boolean {
+  get isNearlyFull(): boolean {
     const neededBytes = this.#drainCostBytes + this.#admittedBytes + this.#reserveBytes;
     return neededBytes + 2 * askAgainBytes > this.#freeBytes;
   }
@@ -123,7 +123,7 @@ export class SpaceGuard {
         .then(() => {
           if (this.#timer === null) return;
           this.#timer = null;
-          if (this.#isNearlyFull()) this.#askLater();
+          if (this.isNearlyFull) this.#askLater();
         });
     });
   }
