@@ -162,6 +162,16 @@ export class WeftdUnderTest {
   }
 }
 
+/** LOGICAL UNIT RESET (RFC 7143 §11.5.1): answered when nothing runs in the unit any more. */
+async function resetUnit(initiator: Initiator): Promise<void> {
+  const itt = initiator.itt();
+  initiator.send({ opcode: 0x02, immediate: true, flags: 0x85, itt, words: { 20: 0xffff_ffff } });
+  const answer = await initiator.next();
+  if (answer?.opcode !== 0x22 || answer.itt !== itt || answer.header[2] !== 0) {
+    throw new Error(`a logical unit reset was answered with ${answer?.header.toString('hex')}`);
+  }
+}
+
 /** Logs in like anybody, takes back what the batch has set, and writes and reads. */
 async function probe(port: number, target: Addressee['targets'][number]): Promise<void> {
   const signal = AbortSignal.timeout(probeLimitMs);
@@ -173,6 +183,8 @@ async function probe(port: number, target: Addressee['targets'][number]): Promis
     const status = await initiator.login(target.iqn, target.chap === null ? {} : { chap: target.chap });
     if (status !== 0) throw new Error(`the login ended with ${status.toString(16)}`);
     const run = (cdb: Buffer, more = {}) => initiator.collect(initiator.command(cdb, more));
+    // Commands of sessions that are gone may still run in the device: any of them may write where this one does.
+    await resetUnit(initiator);
     const tested = Buffer.alloc(16);
     for (let attempt = 0; attempt < 20 && (await run(tested)).status === 2; attempt++);
     await reservationsGone(run);
@@ -183,7 +195,13 @@ async function probe(port: number, target: Addressee['targets'][number]): Promis
     const written = await run(writeCdb(0, 8), { write: data.length, data });
     if (written.status !== 0) throw new Error(`a write ended with status ${written.status}`);
     const back = await run(readCdb(0, 8), { read: data.length });
-    if (back.status !== 0 || !back.data.equals(data)) throw new Error('a read has not what was written');
+    if (back.status !== 0) throw new Error(`a read ended with status ${back.status}`);
+    if (!back.data.equals(data)) {
+      const at = back.data.findIndex((byte) => byte !== 0x5a);
+      throw new Error(
+        `a read has not what was written, from byte ${at} on: ${back.data.toString('hex', at, at + 32)}`,
+      );
+    }
   } catch (error) {
     const why = signal.aborted ? `no answer within ${probeLimitMs / 1000} s` : (error as Error).message;
     throw new Error(`a well-behaved initiator at ${target.iqn}: ${why}`);
