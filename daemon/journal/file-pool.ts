@@ -182,7 +182,9 @@ export class FilePool {
     try {
       if (streaming && this.#free.length <= reservedFiles && (await this.#hasAmpleRoom())) {
         await this.#fillReserve();
-        if (this.canSpare) return { name: await this.#makeSparse(), sparse: true };
+        // At the capacity the reserve is used up before writers wait.
+        const mayMakeOne = this.#total() <= this.#maxFiles;
+        if (mayMakeOne && this.canSpare) return { name: await this.#makeSparse(), sparse: true };
       }
       const name = this.#free.pop();
       if (name !== undefined) return { name, sparse: false };

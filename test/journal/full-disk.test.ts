@@ -36,6 +36,27 @@ t.test('when the disk is full under a sparse file, the journal goes on in one th
   t.ok(sparse >= 4, `the file in use was sparse ${sparse} times`);
 });
 
+t.test('a stream that nobody drains fills the journal to its capacity, and waits', async (t) => {
+  const capacityBytes = 8 * MiB;
+  const rig = await JournalRig.open(1, { fileSizeBytes: MiB, capacityBytes });
+  let answered = 0;
+  const writes = Array.from({ length: 60 }, (_, index) => {
+    return rig.write(1, index * writeBlocks, writeBlocks).then(() => {
+      answered += 1;
+    });
+  });
+  await rig.clock.idle();
+  t.ok(answered >= 18 && answered < 30, `${answered} of 60 writes found room`);
+  t.ok(rig.journal.usedBytes <= capacityBytes, `${rig.journal.usedBytes} bytes are used`);
+  t.ok(rig.disk.usedBytes <= capacityBytes, `${rig.disk.usedBytes} bytes are on the disk`);
+  for (let drained = true; answered < 60 && drained; ) {
+    drained = await rig.clock.settle(rig.drainOldest());
+    await rig.clock.idle();
+  }
+  await rig.clock.settle(Promise.all(writes));
+  t.equal(await rig.verify('none'), null);
+});
+
 t.test('it goes on also when power fails at any event of leaving the sparse file', async (t) => {
   for (let after = 1, isDone = false; !isDone; after += 1) {
     const rig = await JournalRig.open(3, { fileSizeBytes: MiB, capacityBytes: 12 * MiB });
