@@ -101,8 +101,16 @@ t.test('what others share of a kept file outlives a crash, and its journal file'
   let shared = 0;
   for (let after = 0; after < 40; after += 1) {
     const { node, write } = await streaming(5);
-    await write(0, 2 * MiB);
     const [first, second] = node.volumes;
+    // A block that is no whole chunk is left to the drain: it comes after the copy, and the file stays until then.
+    const generationOfBlock = first!.ledger.begin(3 * MiB, 4 * KiB, false);
+    const block = Buffer.alloc(4 * KiB);
+    first!.ledger.fill(block, 3 * MiB, generationOfBlock);
+    first!.device.write(3 * MiB, block, false, () =>
+      first!.ledger.acknowledge(generationOfBlock, 3 * MiB, 4 * KiB, false),
+    );
+    await write(0, 2 * MiB);
+    const firstFile = (await names(node, 'journal'))[0]!;
     let isShared = false;
     void node.replica.drain();
     await node.clock.run(() => node.disk.linkCount > 0);
@@ -115,9 +123,9 @@ t.test('what others share of a kept file outlives a crash, and its journal file'
     const crashAt = node.clock.eventCount + 2 * after;
     await node.clock.run(() => node.clock.eventCount >= crashAt);
     node.crash('power');
+    if (isShared && (await names(node, 'journal')).includes(firstFile)) shared += 1;
     await node.start();
     await node.verify('power');
-    shared += Number(isShared);
     // The source is written over before its recovered file is drained, and again, so that files are used again.
     for (let round = 0; round < 3; round += 1) {
       await write(0, 2 * MiB);
@@ -129,7 +137,7 @@ t.test('what others share of a kept file outlives a crash, and its journal file'
       return;
     }
   }
-  t.ok(shared > 0 && shared < 40, `${shared} times the copy had been answered`);
+  t.ok(shared > 0, `${shared} times the copy had been answered, and the file was to be replayed`);
 });
 
 t.test(
