@@ -302,19 +302,9 @@ export class FilePool {
     return freeBytes >= sparseFromFreeFiles * this.#fileSizeBytes;
   }
 
-  async #makeSparse(): Promise<string> {
+  #makeSparse(): Promise<string> {
     const name = `new-${String(this.#nextFreeNumber++).padStart(10, '0')}.wfj`;
-    const path = `${this.#directory}/${name}`;
-    const file = await this.#disk.open(path, 'create', 'log');
-    try {
-      await file.truncate(this.#fileSizeBytes);
-    } catch (error) {
-      await file.close();
-      await this.#disk.remove(path);
-      throw asWeftError(error);
-    }
-    await file.close();
-    return name;
+    return this.#make(name, (file) => file.truncate(this.#fileSizeBytes));
   }
 
   async #makeZeroed(): Promise<string> {
@@ -326,15 +316,20 @@ export class FilePool {
         `no room for a journal file of ${this.#fileSizeBytes} bytes: free space`,
       );
     }
-    zeros ??= Buffer.alloc(zeroPieceBytes);
-    const name = this.#newFreeName();
-    const path = `${this.#directory}/${name}`;
-    const file = await this.#disk.open(path, 'create', 'log');
-    try {
+    return this.#make(this.#newFreeName(), async (file) => {
+      zeros ??= Buffer.alloc(zeroPieceBytes);
       for (let at = 0; at < this.#fileSizeBytes; at += zeroPieceBytes) {
         await writeToFile(file, [zeros.subarray(0, Math.min(zeroPieceBytes, this.#fileSizeBytes - at))], at);
       }
       await syncFile(file);
+    });
+  }
+
+  async #make(name: string, fill: (file: DiskFile) => Promise<void>): Promise<string> {
+    const path = `${this.#directory}/${name}`;
+    const file = await this.#disk.open(path, 'create', 'log');
+    try {
+      await fill(file);
     } catch (error) {
       await file.close();
       await this.#disk.remove(path);
